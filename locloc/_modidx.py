@@ -5,4 +5,12 @@ d = { 'settings': { 'branch': 'main',
                 'doc_host': 'https://locloc.github.io',
                 'git_url': 'https://github.com/locloc/locloc',
                 'lib_path': 'locloc'},
-  'syms': {}}
+  'syms': { 'locloc.boxes': { 'locloc.boxes._as_boxes': ('boxes.html#_as_boxes', 'locloc/boxes.py'),
+                              'locloc.boxes._as_bytes': ('boxes.html#_as_bytes', 'locloc/boxes.py'),
+                              'locloc.boxes.box_iou': ('boxes.html#box_iou', 'locloc/boxes.py'),
+                              'locloc.boxes.boxes_from_map': ('boxes.html#boxes_from_map', 'locloc/boxes.py'),
+                              'locloc.boxes.centred_box': ('boxes.html#centred_box', 'locloc/boxes.py'),
+                              'locloc.boxes.crop_boxes': ('boxes.html#crop_boxes', 'locloc/boxes.py'),
+                              'locloc.boxes.scale_boxes': ('boxes.html#scale_boxes', 'locloc/boxes.py')},
+            'locloc.grabcut': { 'locloc.grabcut._check': ('grabcut.html#_check', 'locloc/grabcut.py'),
+                                'locloc.grabcut.grabcut': ('grabcut.html#grabcut', 'locloc/grabcut.py')}}}
