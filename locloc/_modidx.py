@@ -68,4 +68,11 @@ d = { 'settings': { 'branch': 'main',
                                 'locloc.metrics.MaxBoxAccV2': ('metrics.html#maxboxaccv2', 'locloc/metrics.py'),
                                 'locloc.metrics._summed': ('metrics.html#_summed', 'locloc/metrics.py'),
                                 'locloc.metrics.best_ious': ('metrics.html#best_ious', 'locloc/metrics.py'),
-                                'locloc.metrics.class_rank': ('metrics.html#class_rank', 'locloc/metrics.py')}}}
+                                'locloc.metrics.class_rank': ('metrics.html#class_rank', 'locloc/metrics.py')},
+            'locloc.plot': { 'locloc.plot._fig4_cell': ('plot.html#_fig4_cell', 'locloc/plot.py'),
+                             'locloc.plot.fig4': ('plot.html#fig4', 'locloc/plot.py'),
+                             'locloc.plot.show_attention': ('plot.html#show_attention', 'locloc/plot.py'),
+                             'locloc.plot.show_boxes': ('plot.html#show_boxes', 'locloc/plot.py'),
+                             'locloc.plot.show_mask': ('plot.html#show_mask', 'locloc/plot.py'),
+                             'locloc.plot.show_picture': ('plot.html#show_picture', 'locloc/plot.py'),
+                             'locloc.plot.show_trimap': ('plot.html#show_trimap', 'locloc/plot.py')}}}
