@@ -1,0 +1,150 @@
+"Backbone: agreement with DINO's own ViT and with unfused attention, weights files, faults"
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from locloc.backbone import load_backbone
+
+golden = np.load(Path(__file__).parent / "golden" / "dino_vit_a.npz")
+TINY_DINO = dict(embed_dim=48, depth=4, num_heads=3, img_size=96)
+state = {k.removeprefix("weight/"): torch.from_numpy(golden[k]) for k in golden if k.startswith("weight/")}
+head = {"head.mlp.0.weight": torch.zeros(3, 3), "head.last_layer.weight_g": torch.zeros(3, 1)}
+
+
+def prefixed(prefix, **more): return {prefix + k: v for k, v in state.items()} | more
+
+
+FORMS = {
+    "raw": state,
+    "teacher": {"student": prefixed("module.backbone."), "teacher": prefixed("backbone.") | head, "epoch": 3},
+    "teacher prefix": prefixed("teacher.backbone."),
+    "backbone prefix": prefixed("backbone."),
+    "module prefix": prefixed("module."),
+    "deit": {"model": state | {"head.weight": torch.zeros(10, 48), "head.bias": torch.zeros(10)}},
+    "state_dict": {"state_dict": state},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_dino_golden(form, tmp_path):
+    torch.save(FORMS[form], tmp_path / "dino.pth")
+    vit = load_backbone("dino_vits16", weights=tmp_path / "dino.pth", **TINY_DINO)
+    images = torch.from_numpy(golden["image"])
+    out = vit(images, norm=True)
+    np.testing.assert_allclose(out.cls_attention, golden["cls_attention"].swapaxes(0, 1), atol=1e-5)
+    np.testing.assert_allclose(out.patches.flatten(2).mT, golden["patch_tokens_normed_last"], atol=1e-5)
+    np.testing.assert_allclose(vit.model.norm(vit(images).patches.flatten(2).mT), golden["patch_tokens_normed_last"], atol=1e-5)
+
+
+def test_safetensors_and_hash(tmp_path):
+    save_file(state, tmp_path / "dino.safetensors")
+    a, b = (load_backbone("dino_vits16", weights=str(tmp_path / "dino.safetensors"), **TINY_DINO) for _ in range(2))
+    c = load_backbone("dino_vits16", weights=False, **TINY_DINO)
+    assert a.weights_hash == b.weights_hash != c.weights_hash and len(a.weights_hash) == 16
+
+
+class FullAttention:
+    "Every block's CLS row from timm's own unfused attention: the matrix enters `attn_drop`"
+    def __init__(self, vit):
+        self.rows = []
+        for block in vit.model.blocks:
+            block.attn.fused_attn = False
+            block.attn.attn_drop.register_forward_pre_hook(lambda m, args: self.rows.append(args[0][:, :, 0]))
+
+
+@pytest.mark.parametrize("name, options", [
+    ("vit_small_patch16_224", {}), ("vit_small_patch16_224", dict(qk_norm=True)), ("dinov2_vits14_reg", {}), ("dinov3_vits16", {}),
+    ("vit_small_patch16_dinov3_qkvb", {}), ("eva02_tiny_patch14_224", {}), ("vit_base_patch16_rope_mixed_224", {}), ("deit_small_distilled_patch16_224", {})])
+def test_attention_is_that_of_the_unfused_path(name, options):
+    torch.manual_seed(0)
+    vit = load_backbone(name, weights=False, embed_dim=48, depth=2, num_heads=3, **options)
+    for p in vit.parameters(): p.data += torch.randn_like(p) * .2 # far from a flat softmax
+    P = vit.patch_size
+    images = torch.randn(2, 3, 3 * P, 5 * P)
+    fused = vit(images)
+    assert fused.patches.shape == (2, 48, 3, 5) and fused.embedding.shape == (2, vit.num_prefix_tokens + 15, 48)
+    full = FullAttention(vit)
+    tokens = vit.model.forward_features(images)
+    rows = torch.stack(full.rows, 1)[..., vit.num_prefix_tokens:].unflatten(-1, (3, 5))
+    torch.testing.assert_close(fused.cls_attention, rows, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(vit.model.norm(fused.patches.flatten(2).mT), tokens[:, vit.num_prefix_tokens:], atol=1e-4, rtol=1e-4)
+
+
+def test_attention_off_leaves_all_else_alone():
+    vit, images = load_backbone("test_vit", weights=False), torch.randn(1, 3, 64, 32)
+    a, b = vit(images), vit(images, attention=False)
+    assert b.cls_attention is None and torch.equal(a.patches, b.patches) and torch.equal(a.embedding, b.embedding)
+
+
+def test_a_failure_leaves_nothing_behind():
+    vit, images = load_backbone("test_vit", weights=False), torch.randn(1, 3, 64, 32)
+    before = vit(images).cls_attention
+    handle = vit.model.blocks[1].register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError): vit(images)
+    handle.remove()
+    assert torch.equal(vit(images).cls_attention, before)
+
+
+def test_normalize():
+    vit = load_backbone("test_vit", weights=False) # mean and std .5
+    x = vit.normalize(np.array([0, 127.5, 255], np.uint8).reshape(1, 1, 1, 3))
+    torch.testing.assert_close(x, torch.tensor([-1, 127 / 127.5 - 1, 1]).reshape(1, 3, 1, 1), atol=1e-6, rtol=0)
+    for wrong in (np.zeros((4, 4, 3), np.uint8), np.zeros((1, 4, 4, 3)), np.zeros((1, 3, 4, 4), np.uint8)):
+        with pytest.raises(ValueError, match="uint8"): vit.normalize(wrong)
+
+
+def test_other_picture_size_resamples_positions(tmp_path):
+    torch.save(state, tmp_path / "dino.pth")
+    vit = load_backbone("dino_vits16", weights=tmp_path / "dino.pth", **TINY_DINO | dict(img_size=128))
+    assert vit.image_size == (128, 128) and vit(torch.zeros(1, 3, 128, 96)).cls_attention.shape == (1, 4, 3, 8, 6)
+
+
+def broken(tmp_path, content):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("make, error, says", [
+    (lambda p: broken(p, b""), ValueError, "not a readable weights file"),
+    (lambda p: broken(p, b"<html>404</html>"), ValueError, "not a readable weights file"),
+    (lambda p: p / "absent.pth", FileNotFoundError, "no weights file at"),
+    (lambda p: p, FileNotFoundError, "no weights file at")])
+def test_bad_files(make, error, says, tmp_path):
+    with pytest.raises(error, match=says): load_backbone("dino_vits16", weights=make(tmp_path), **TINY_DINO)
+
+
+def test_code_in_a_file_is_refused(tmp_path):
+    torch.save({"model": pytest.raises}, tmp_path / "evil.pth")
+    with pytest.raises(ValueError, match="not a readable weights file"): load_backbone("dino_vits16", weights=tmp_path / "evil.pth", **TINY_DINO)
+
+
+@pytest.mark.parametrize("change, says", [
+    (dict(depth=5), "missing .*blocks.4"), (dict(depth=3), "unexpected .*blocks.3"), (dict(embed_dim=96), r"another shape .*\(1, 1, 48\) instead of \(1, 1, 96\)")])
+def test_another_architecture_is_refused(change, says, tmp_path):
+    torch.save(state, tmp_path / "dino.pth")
+    with pytest.raises(ValueError, match=says): load_backbone("dino_vits16", weights=tmp_path / "dino.pth", **TINY_DINO | change)
+
+
+def test_hub_without_network(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *a: None)
+    with pytest.raises(FileNotFoundError, match="timm/vit_small_patch16_224.dino/resolve/main/model.safetensors.*--weights"): load_backbone("dino_vits16")
+
+
+def test_hub_cache_comes_first(monkeypatch, tmp_path):
+    save_file(state, tmp_path / "model.safetensors")
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file: str(tmp_path / file) if "safetensors" in file else None)
+    monkeypatch.setattr("locloc.backbone.urlopen", None) # any use of the network would fail
+    assert load_backbone("dino_vits16", **TINY_DINO).depth == 4
+
+
+def test_names():
+    with pytest.raises(ValueError, match="nearest: .*dino_vits16"): load_backbone("dino_vit_s16", weights=False)
+    for name in ("resnet18", "vit_small_patch16_18x2_224x", "swin_tiny_patch4_window7_224", "vit_relpos_small_patch16_224"):
+        with pytest.raises(ValueError): load_backbone(name, weights=False)
+    with pytest.raises(ValueError, match="CLS token"): load_backbone("vit_base_patch16_siglip_224", weights=False, depth=1, embed_dim=48, num_heads=3)
