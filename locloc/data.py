@@ -9,13 +9,15 @@ __all__ = ['PROTOCOLS', 'PictureError', 'open_picture', 'Sample', 'Samples', 'Da
 # %% ../nbs/01_data.ipynb #01_data-003
 import csv
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
+from os import PathLike
 from pathlib import Path, PurePosixPath
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
-from .boxes import crop_boxes, scale_boxes
+from .boxes import crop_boxes, mask_box, scale_boxes
 from .scenes import SCENE_CLASSES, make_scene, scene_mask
 
 # %% ../nbs/01_data.ipynb #01_data-005
@@ -45,26 +47,34 @@ def _from_array(array):
     return _from_pil(Image.fromarray(array))
 
 # %% ../nbs/01_data.ipynb #01_data-008
+@contextmanager
+def _reading(name):
+    "Whatever goes wrong inside becomes a `PictureError`; decoders raise anything"
+    try: yield
+    except PictureError: raise
+    except FileNotFoundError: why = "no such file"
+    except IsADirectoryError: why = "is a folder, expected a picture"
+    except Image.UnidentifiedImageError:
+        why = "not a picture that can be read" if not isinstance(name, Path) or name.stat().st_size else "the file is empty"
+    except Image.DecompressionBombError:
+        why = f"more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS"
+    except Exception as error: why = f"cannot be read ({error})"
+    else: return
+    raise PictureError(f"{name}: {why}")
+
+# %% ../nbs/01_data.ipynb #01_data-009
 def open_picture(
     source, # path, PIL picture, or uint8 array (H, W), (H, W, 3) or (H, W, 4)
 ): # (H, W, 3) uint8 RGB; raises PictureError
     "A picture from wherever it is"
     if isinstance(source, np.ndarray): return _from_array(source)
-    path = None if isinstance(source, Image.Image) else Path(source)
-    name = path or "picture"
-    if path:
-        if not path.exists(): raise PictureError(f"{name}: no such file")
-        if not path.is_file(): raise PictureError(f"{name}: is a folder, expected a picture" if path.is_dir() else f"{name}: not a file")
-        if not path.stat().st_size: raise PictureError(f"{name}: the file is empty")
-    try:
-        if path is None: return _from_pil(source)
-        with Image.open(path) as picture: return _from_pil(picture)
-    except Image.UnidentifiedImageError: raise PictureError(f"{name}: not a picture that can be read") from None
-    except Image.DecompressionBombError: raise PictureError(
-        f"{name}: more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS") from None
-    except Exception as error: raise PictureError(f"{name}: cannot be read ({error})") from error # decoders raise anything
+    if isinstance(source, Image.Image):
+        with _reading("picture"): return _from_pil(source)
+    if not isinstance(source, (str, PathLike)):
+        raise PictureError(f"a picture must be a path, a PIL picture or a uint8 array, got {type(source).__name__}")
+    with _reading(Path(source)), Image.open(source) as picture: return _from_pil(picture)
 
-# %% ../nbs/01_data.ipynb #01_data-014
+# %% ../nbs/01_data.ipynb #01_data-015
 @dataclass(frozen=True)
 class Sample:
     "One picture and what is known about it"
@@ -81,14 +91,14 @@ class Sample:
     @property
     def mask(self): return self.open_mask() if self.open_mask else None
 
-# %% ../nbs/01_data.ipynb #01_data-015
+# %% ../nbs/01_data.ipynb #01_data-016
 class Samples(Sequence):
     "A sequence that makes its samples when asked: `make(items[i])`"
     def __init__(self, make, items): self.make, self.items = make, items
     def __len__(self): return len(self.items)
     def __getitem__(self, i): return self.make(self.items[i])
 
-# %% ../nbs/01_data.ipynb #01_data-016
+# %% ../nbs/01_data.ipynb #01_data-017
 @dataclass(frozen=True)
 class Dataset(Sequence):
     "Samples of one split, with the names of their classes"
@@ -109,26 +119,22 @@ class Dataset(Sequence):
         items = [self.samples.items[i] for i in which]
         return replace(self, samples=Samples(self.samples.make, items), labels=self.labels[np.asarray(which, dtype=int)])
 
-# %% ../nbs/01_data.ipynb #01_data-018
-def _mask_box(mask):
-    "The tight box around a mask: (1, 4)"
-    (ys, xs) = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    return np.array([[xs[0], ys[0], xs[-1] + 1, ys[-1] + 1]], dtype=np.float64)
-
+# %% ../nbs/01_data.ipynb #01_data-019
 def _scene_picture(*scene): return make_scene(*scene)[0]
 
 def _scene(split, seed, size, index):
     scene = index, split, seed, size
-    return Sample(f"{split}/{index:05d}", index % len(SCENE_CLASSES), (size, size), _mask_box(scene_mask(*scene)),
+    return Sample(f"{split}/{index:05d}", index % len(SCENE_CLASSES), (size, size), mask_box(scene_mask(*scene)),
         partial(_scene_picture, *scene), partial(scene_mask, *scene))
 
 def _scenes(name, split, count=None, size=224, seed=0):
     counts = dict(train=800, val=200, test=200)
     if split not in counts: raise ValueError(f"scenes have the splits {', '.join(counts)}, got {split!r}")
     items = range(counts[split] if count is None else count)
+    if not items: raise ValueError(f"count must be 1 or more, got {count}")
     return Dataset(name, split, SCENE_CLASSES, Samples(partial(_scene, split, seed, size), items), np.array(items, dtype=int) % len(SCENE_CLASSES))
 
-# %% ../nbs/01_data.ipynb #01_data-020
+# %% ../nbs/01_data.ipynb #01_data-021
 _COLUMNS = ("image", "class", "split", "width", "height", "x0", "y0", "x1", "y1", "mask")
 
 def _inside(text):
@@ -138,22 +144,25 @@ def _inside(text):
         raise ValueError(f"the path {text!r} must be relative and stay in the folder")
     return str(path)
 
+def _numbers(row, kind, *columns):
+    try: return [kind(row[c]) for c in columns]
+    except ValueError: raise ValueError(f"{', '.join(columns)} must be {'whole ' * (kind is int)}numbers, got {', '.join(row[c] or 'nothing' for c in columns)}") from None
+
 def _parse(row):
     "A row of index.csv -> everything but the box, and the box or None"
     if None in row or None in row.values(): raise ValueError(f"expected {len(_COLUMNS)} values")
     row = {k: v.strip() for k, v in row.items()}
     if not row["class"] or not row["split"]: raise ValueError("class and split must not be empty")
-    w, h = int(row["width"]), int(row["height"])
-    if w < 1 or h < 1: raise ValueError(f"width and height must be positive, got {w} and {h}")
+    w, h = _numbers(row, int, "width", "height")
+    if w < 1 or h < 1: raise ValueError(f"width, height must be positive, got {w}, {h}")
     known = (_inside(row["image"]), row["class"], row["split"], w, h, row["mask"] and _inside(row["mask"]))
-    corners = [row[k] for k in ("x0", "y0", "x1", "y1")]
-    if not any(corners): return known, None
-    x0, y0, x1, y1 = box = [float(c) for c in corners]
+    if not any(row[c] for c in _COLUMNS[5:9]): return known, None
+    x0, y0, x1, y1 = box = _numbers(row, float, *_COLUMNS[5:9])
     if not (0 <= x0 < x1 <= w and 0 <= y0 < y1 <= h):
-        raise ValueError(f"box {', '.join(corners)} must have 0 <= x0 < x1 <= width {w} and 0 <= y0 < y1 <= height {h}")
+        raise ValueError(f"the box {x0:g}, {y0:g}, {x1:g}, {y1:g} must have 0 <= x0 < x1 <= width {w} and 0 <= y0 < y1 <= height {h}")
     return known, box
 
-# %% ../nbs/01_data.ipynb #01_data-021
+# %% ../nbs/01_data.ipynb #01_data-022
 def _read_index(path):
     "index.csv -> {id: (what is known, boxes)}; errors name the file and the line"
     found = {}
@@ -170,7 +179,7 @@ def _read_index(path):
         except (ValueError, csv.Error) as error: raise ValueError(f"{path}, line {max(reader.line_num, 1)}: {error}") from None
     return found
 
-# %% ../nbs/01_data.ipynb #01_data-022
+# %% ../nbs/01_data.ipynb #01_data-023
 def _open_sized(path, size, said):
     "A picture that must have the size it was said to have"
     picture = open_picture(path)
@@ -196,14 +205,14 @@ def _indexed(folder, split):
 
 def _same(sample): return sample
 
-# %% ../nbs/01_data.ipynb #01_data-024
+# %% ../nbs/01_data.ipynb #01_data-025
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 
 def _folders(folder): return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 def _folder_sample(folder, item):
     path, label = item
-    with Image.open(folder/path) as picture: # the header only
+    with _reading(folder/path), Image.open(folder/path) as picture: # the header only
         w, h = picture.size
         if picture.getexif().get(0x112, 1) > 4: w, h = h, w
     return Sample(path, label, (h, w), None, partial(open_picture, folder/path))
@@ -220,7 +229,7 @@ def _image_folder(folder, split):
     if not items: raise ValueError(f"{folder} has neither an index.csv nor pictures in folders named after classes")
     return Dataset(str(folder), split, classes, Samples(partial(_folder_sample, folder), items), np.array([k for _, k in items]))
 
-# %% ../nbs/01_data.ipynb #01_data-025
+# %% ../nbs/01_data.ipynb #01_data-026
 def load_dataset(
     name_or_path, # "scenes", a folder with index.csv, or a folder with a folder for each class
     split="train", # "train", "val", "test", or another that index.csv has; "all" of a folder
@@ -233,7 +242,7 @@ def load_dataset(
     if not folder.is_dir(): raise ValueError(f"no data set {str(name_or_path)!r}: expected scenes or a folder of pictures")
     return (_indexed if (folder/"index.csv").is_file() else _image_folder)(folder, split)
 
-# %% ../nbs/01_data.ipynb #01_data-033
+# %% ../nbs/01_data.ipynb #01_data-034
 @dataclass(frozen=True)
 class Protocol:
     "How a picture becomes the square input, and how its boxes are compared"
@@ -261,9 +270,9 @@ class Protocol:
         "Size of the whole picture before the crop, and the kept window x0 y0 x1 y1"
         h, w = size
         if self.squash: h1 = w1 = self.resize
-        else: h1, w1 = (max(self.resize, round(self.resize * n / min(h, w))) for n in (h, w))
+        else: h1, w1 = (self.resize * n // min(h, w) for n in (h, w))
         if h1 * w1 > 2**26: raise ValueError(f"a picture of {w} x {h} is too long for the protocol {self.name}: use one that squashes")
-        x0, y0 = (w1 - self.size) // 2, (h1 - self.size) // 2
+        x0, y0 = round((w1 - self.size) / 2), round((h1 - self.size) / 2)
         return (h1, w1), (x0, y0, x0 + self.size, y0 + self.size)
 
     def picture(self, picture): # (H, W, 3) uint8 -> (S, S, 3) uint8
@@ -285,7 +294,7 @@ class Protocol:
         resized, (x0, y0, _, _) = self._resized(size)
         return scale_boxes(np.asarray(boxes, dtype=np.float64).reshape(-1, 4) + (x0, y0, x0, y0), resized, size)
 
-# %% ../nbs/01_data.ipynb #01_data-034
+# %% ../nbs/01_data.ipynb #01_data-035
 PROTOCOLS = {p.name: p for p in (
     Protocol("wsoleval", resize=224, squash=True, threshold_rule="sweep", inclusive=True),
     Protocol("locloc", resize=256, squash=False, crop=224),
@@ -294,7 +303,7 @@ PROTOCOLS = {p.name: p for p in (
     Protocol("bas", resize=256, squash=True, crop=224),
 )}
 
-# %% ../nbs/01_data.ipynb #01_data-035
+# %% ../nbs/01_data.ipynb #01_data-036
 def get_protocol(
     name, # one of PROTOCOLS, or a Protocol
 ): # Protocol
