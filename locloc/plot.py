@@ -49,15 +49,16 @@ TRIMAP = {0: ("background", "#4d4d57"), 2: ("uncertain", "#3b6fb5"), 3: ("uncert
 # %% ../nbs/14_plot.ipynb #14_plot-010
 def show_trimap(
     trimap,        # (H, W) uint8, codes 0 to 3
-    picture=None,  # (H, W, 3) uint8 RGB under the colours
+    picture=None,  # (H, W, 3) uint8 RGB, in grey under the colours; None: the colours alone
     title=None,    # above the trimap
     ax=None,       # matplotlib Axes; None: a new one
     legend=True,   # share of each code, in percent of the picture
 ):                 # the Axes
     "A trimap in four colours with their shares"
-    ax = show_picture(np.full((*trimap.shape, 3), 255, np.uint8) if picture is None else picture, title, ax)
+    grey = np.full(trimap.shape, 255, np.uint8) if picture is None else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    ax = show_picture(grey, title, ax)
     colours = ListedColormap([TRIMAP[code][1] for code in range(4)])
-    ax.imshow(trimap, cmap=colours, vmin=0, vmax=3, interpolation="nearest", alpha=1 if picture is None else .7)
+    ax.imshow(trimap, cmap=colours, vmin=0, vmax=3, interpolation="nearest", alpha=1 if picture is None else .65)
     shares = {code: np.mean(trimap == code) for code in TRIMAP}
     marks = [Patch(color=TRIMAP[code][1], label=f"{TRIMAP[code][0]} {share:.0%}") for code, share in shares.items() if share]
     if legend: ax.legend(handles=marks, loc="upper center", bbox_to_anchor=(.5, -.01), fontsize=7, frameon=False, handlelength=1, borderpad=0)
@@ -118,8 +119,9 @@ def fig4(
 )->Figure:     # not pyplot's: a cell's last line shows it, savefig writes it
     "Picture, attention, PPD mask, GrabCut mask, activation map with predicted and true box (paper, Fig. 4)"
     columns = [c for c in FIG4 if any(row.get(c) is not None for row in rows)]
-    figure = Figure(figsize=(side * len(columns), (side + .18) * len(rows) + .25), layout="constrained", dpi=80)
-    figure.get_layout_engine().set(w_pad=.02, h_pad=.02, hspace=.1)
+    height = (side + .2) * len(rows) + .4
+    figure = Figure(figsize=(side * len(columns), height), layout="constrained", dpi=80)
+    figure.get_layout_engine().set(w_pad=.02, h_pad=.02, hspace=.1, rect=(0, .2 / height, 1, 1 - .2 / height))
     grid = figure.subplots(len(rows), len(columns), squeeze=False)
     for axes, row in zip(grid, rows):
         for ax, column in zip(axes, columns): _fig4_cell(row, column, columns[-1], ax)

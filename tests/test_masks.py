@@ -1,0 +1,174 @@
+"Masks: the kernel against OpenCV itself, damaged and mixed stores, a killed run"
+import os, signal, subprocess, sys, time
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from locloc.attention import load_attention
+from locloc.boxes import box_iou, boxes_from_map
+from locloc.data import Dataset, load_dataset
+from locloc.grabcut import grabcut
+from locloc.masks import GrabCutParams, MaskStore, choose_params, grabcut_mask, make_masks, ppd_mask, trimap
+
+SCENES = dict(split="train", count=8, size=96)
+
+@pytest.fixture(scope="module")
+def scene():
+    sample = load_dataset("scenes", **SCENES)[0]
+    return sample.picture, load_attention("lowlevel")(sample.picture[None])[0]
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return make_masks(load_dataset("scenes", **SCENES), tmp_path_factory.mktemp("masks")/"store", size=96, progress=False)
+
+def files(folder): return {f.relative_to(folder).as_posix(): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+def test_grabcut_is_opencv_seeded(scene):
+    picture, attention = scene
+    marks = trimap(attention, .12, .6, picture.shape[:2], .3)
+    before = marks.copy()
+    expected = marks.copy()
+    cv2.setRNGSeed(0)
+    cv2.grabCut(np.ascontiguousarray(picture[..., ::-1]), expected, None, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)
+    cv2.setRNGSeed(7)
+    assert (grabcut(picture, marks, iterations=2) == np.isin(expected, (1, 3))).all() # RGB or BGR is the same to it
+    assert (marks == before).all()
+    assert (grabcut(picture[::-1, ::-1], marks[::-1, ::-1]) == grabcut(picture[::-1, ::-1].copy(), marks[::-1, ::-1].copy())).all()
+
+@pytest.mark.parametrize("code, expected", [(0, False), (2, False), (1, True), (3, True)])
+def test_grabcut_one_side_only(code, expected):
+    noise = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+    assert (grabcut(noise, np.full((8, 9), code, np.uint8)) == expected).all()
+
+def test_grabcut_nothing_uncertain():
+    noise = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+    marks = (noise[..., 0] > 99).astype(np.uint8)
+    assert (grabcut(noise, marks) == (marks == 1)).all()
+
+@pytest.mark.parametrize("image, marks, told", [
+    (np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), "float64"),
+    (np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8), r"\(4, 4\) uint8"),
+    (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5), np.uint8), r"\(4, 5\)"),
+    (np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 4, np.uint8), "got 4"),
+])
+def test_grabcut_refuses(image, marks, told):
+    with pytest.raises(ValueError, match=told): grabcut(image, marks)
+
+
+@pytest.mark.parametrize("split", [None, .4])
+def test_trimap_pixel_by_pixel(split):
+    attention = np.random.default_rng(3).random((5, 7)).astype(np.float32)
+    up = cv2.resize(attention, (31, 20), interpolation=cv2.INTER_LINEAR)
+    marks = trimap(attention, .2, .7, (20, 31), split)
+    for (y, x), a in np.ndenumerate(up):
+        assert marks[y, x] == (0 if a < .2 else 1 if a >= .7 else 3 if split is not None and a > split else 2)
+
+def test_thresholds_are_inclusive():
+    flat = np.full((4, 4), .5, np.float32)
+    assert (trimap(flat, .5, .5, (8, 8)) == 1).all() and ppd_mask(flat, .5, (8, 8)).all()
+    assert (trimap(flat, .5, .6, (8, 8), split=.5) == 2).all() and (trimap(flat, .51, .6, (8, 8)) == 0).all()
+
+@pytest.mark.parametrize("attention", [np.full((2, 2), np.nan), np.full((2, 2), 1.1), np.zeros((1, 2, 2)), np.zeros((0, 2))])
+def test_attention_is_checked(attention):
+    with pytest.raises(ValueError, match="attention must"): ppd_mask(attention, .5, (4, 4))
+
+@pytest.mark.parametrize("wrong", [dict(delta0=.8), dict(delta1=1.2), dict(delta0=-.1), dict(split=2), dict(iterations=0), dict(delta0=float("nan"))])
+def test_params_are_checked(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))): GrabCutParams(**wrong)
+
+def test_params_json():
+    for name in ("paper", "lowlevel"):
+        params = GrabCutParams.preset(name)
+        assert GrabCutParams.from_json(params.to_json()) == params
+    assert GrabCutParams.preset("paper") == GrabCutParams()
+    with pytest.raises(ValueError, match="lowlevel"): GrabCutParams.preset("nothing")
+
+
+def test_store_holds_what_grabcut_gives(store):
+    sample = load_dataset("scenes", **SCENES)[3]
+    expected = grabcut_mask(sample.picture, load_attention("lowlevel")(sample.picture[None])[0], GrabCutParams.preset("lowlevel"))
+    assert (store.read(sample.id) == expected).all()
+    assert Image.open(store.folder/"train/00003.png").mode == "1"
+    assert len(store) == 8 and store.manifest["counts"] == dict(pictures=8, masks=8)
+    assert store.manifest["params"]["delta1"] == .6 and store.manifest["size"] == [96, 96]
+
+def test_second_run_keeps(store):
+    times = {f: f.stat().st_mtime_ns for f in store.folder.rglob("*.png")}
+    make_masks(load_dataset("scenes", **SCENES), store.folder, size=96, progress=False)
+    assert times == {f: f.stat().st_mtime_ns for f in store.folder.rglob("*.png")}
+
+@pytest.mark.parametrize("other, told", [
+    (dict(params=GrabCutParams(.12, .6, split=.4)), r"params\.split is 0\.3 there and 0\.4 here"),
+    (dict(size=64), r"size is \[96, 96\]"),
+])
+def test_mixed_parameters_are_refused(store, other, told):
+    before = files(store.folder)
+    with pytest.raises(ValueError, match=told): make_masks(load_dataset("scenes", **SCENES), store.folder, **{"size": 96, "progress": False} | other)
+    assert files(store.folder) == before
+
+def test_other_split_is_refused(store):
+    with pytest.raises(ValueError, match="split is 'train' there and 'test' here"):
+        make_masks(load_dataset("scenes", **SCENES | dict(split="test")), store.folder, size=96, progress=False)
+
+@pytest.mark.parametrize("damage", [lambda b: b[:len(b) // 2], lambda b: b[:-12], lambda b: b"", lambda b: b"not a picture", lambda b: b[:60] + bytes([b[60] ^ 255]) + b[61:]])
+def test_damaged_mask_is_named(tmp_path, damage):
+    store = MaskStore(tmp_path, dict(size=[9, 9]))
+    store.write("a/b.jpg", np.random.default_rng(0).random((40, 40)) > .5)
+    file = tmp_path/"a/b.png"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ValueError, match=r"a/b\.png is damaged .*delete it and run make_masks"): store.read("a/b.jpg")
+
+def test_store_edges(tmp_path):
+    store = MaskStore(tmp_path/"s", {})
+    mask = np.eye(5, dtype=bool)
+    store.write("001.Bird/x.y.JPG", mask)
+    assert "001.Bird/x.y.JPG" in store and store.ids() == ["001.Bird/x.y"] and (store.read("001.Bird/x.y.JPG") == mask).all()
+    with pytest.raises(ValueError, match="missing"): store.read("001.Bird/z.jpg")
+    for id in ("../x.jpg", "/etc/x.jpg", ""):
+        with pytest.raises(ValueError, match="does not name a picture"): store.write(id, mask)
+    with pytest.raises(ValueError, match="bool"): store.write("a.jpg", mask.astype(np.uint8))
+    with pytest.raises(ValueError, match="no manifest.json"): MaskStore(tmp_path)
+    (tmp_path/"own").mkdir(); Image.new("1", (4, 4)).save(tmp_path/"own/mine.png")
+    with pytest.raises(ValueError, match="no manifest.json"): MaskStore(tmp_path/"own", {})
+
+RUN = "from locloc.masks import make_masks; from locloc.data import load_dataset\nif __name__ == '__main__': make_masks(load_dataset('scenes', split='train', count=16), {!r}, workers=2, batch_size=2, progress=False)"
+
+def test_killed_run_goes_on(tmp_path):
+    "SIGKILL after a few masks; the second run ends with the bytes of an undisturbed one, and no worker is left behind"
+    (tmp_path/"run.py").write_text(RUN.format(str(tmp_path/"killed")))
+    started = subprocess.Popen([sys.executable, tmp_path/"run.py"])
+    stop = time.time() + 120
+    while len(list(tmp_path.rglob("killed/**/*.png"))) < 3 and time.time() < stop: time.sleep(.01)
+    os.kill(started.pid, signal.SIGKILL); started.wait()
+    time.sleep(1)
+    done = len(list(tmp_path.rglob("killed/**/*.png")))
+    assert 3 <= done < 16
+    time.sleep(1)
+    assert done == len(list(tmp_path.rglob("killed/**/*.png")))
+    next(tmp_path.rglob("killed/**/*.png")).with_name(".00099.png.1.tmp").write_bytes(b"half")
+    dataset = load_dataset("scenes", split="train", count=16)
+    for name in ("killed", "whole"): make_masks(dataset, tmp_path/name, progress=False)
+    assert files(tmp_path/"killed") == files(tmp_path/"whole") and len(files(tmp_path/"whole")) == 17
+
+
+def test_choose_params_agrees_with_one_by_one():
+    dataset, params = load_dataset("scenes", count=3), GrabCutParams(.1, .6, split=.3)
+    rows = choose_params(dataset, grid=[params], thresholds=(.3, .9), batch_size=2, progress=False)
+    cuts = [grabcut_mask(s.picture, load_attention("lowlevel")(s.picture[None])[0], params) for s in dataset]
+    (cut,) = (row for row in rows if row["method"] == "GrabCut")
+    assert cut["setting"] == params
+    assert cut["mask_iou"] == pytest.approx(100 * np.mean([(s.mask & m).sum() / (s.mask | m).sum() for s, m in zip(dataset, cuts)]))
+    hits = [box_iou(boxes_from_map(m, .5, inclusive=True)[0], s.boxes, inclusive=True).max() >= .5 for s, m in zip(dataset, cuts)]
+    assert cut["gt_known"] == pytest.approx(100 * np.mean(hits))
+    assert [row["mask_iou"] for row in rows] == sorted((row["mask_iou"] for row in rows), reverse=True) and len(rows) == 3
+
+def test_choose_params_by_boxes_where_masks_are_not_known():
+    dataset = load_dataset("scenes", count=2)
+    boxes_only = Dataset("boxes", "train", dataset.classes, [replace(s, open_mask=None) for s in dataset], dataset.labels)
+    rows = choose_params(boxes_only, grid=[GrabCutParams(.1, .6, .3)], thresholds=(.05, .3), progress=False)
+    assert all(np.isnan(row["mask_iou"]) for row in rows)
+    assert rows[0]["gt_known"] == max(row["gt_known"] for row in rows)
