@@ -10,7 +10,7 @@ __all__ = ['PROTOCOLS', 'PictureError', 'open_picture', 'Sample', 'Samples', 'Da
 import csv
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path, PurePosixPath
@@ -146,8 +146,11 @@ def _inside(text):
 
 def _numbers(row, kind, *columns):
     try: return [kind(row[c]) for c in columns]
-    except ValueError: raise ValueError(f"{', '.join(columns)} must be {'whole ' * (kind is int)}numbers, got {', '.join(row[c] or 'nothing' for c in columns)}") from None
+    except ValueError: pass
+    got = ", ".join(row[c] or "nothing" for c in columns)
+    raise ValueError(f"{', '.join(columns)} must be {'whole ' * (kind is int)}numbers, got {got}")
 
+# %% ../nbs/01_data.ipynb #01_data-022
 def _parse(row):
     "A row of index.csv -> everything but the box, and the box or None"
     if None in row or None in row.values(): raise ValueError(f"expected {len(_COLUMNS)} values")
@@ -162,7 +165,7 @@ def _parse(row):
         raise ValueError(f"the box {x0:g}, {y0:g}, {x1:g}, {y1:g} must have 0 <= x0 < x1 <= width {w} and 0 <= y0 < y1 <= height {h}")
     return known, box
 
-# %% ../nbs/01_data.ipynb #01_data-022
+# %% ../nbs/01_data.ipynb #01_data-023
 def _read_index(path):
     "index.csv -> {id: (what is known, boxes)}; errors name the file and the line"
     found = {}
@@ -179,7 +182,7 @@ def _read_index(path):
         except (ValueError, csv.Error) as error: raise ValueError(f"{path}, line {max(reader.line_num, 1)}: {error}") from None
     return found
 
-# %% ../nbs/01_data.ipynb #01_data-023
+# %% ../nbs/01_data.ipynb #01_data-024
 def _open_sized(path, size, said):
     "A picture that must have the size it was said to have"
     picture = open_picture(path)
@@ -191,6 +194,9 @@ def _open_mask(path, size):
     grey = _open_sized(path, size, "its picture")[..., 0]
     return grey > grey.max() // 2
 
+def _same(sample): return sample
+
+# %% ../nbs/01_data.ipynb #01_data-025
 def _indexed(folder, split):
     path = folder/"index.csv"
     found = _read_index(path)
@@ -200,12 +206,11 @@ def _indexed(folder, split):
         if split in (its_split, "all"): items.append(Sample(id, numbers[kind], (h, w), np.array(boxes) if boxes else None,
             partial(_open_sized, folder/image, (h, w), path), partial(_open_mask, folder/mask, (h, w)) if mask else None))
     if not items:
-        raise ValueError(f"{path} has no pictures of the split {split!r}; it has {', '.join(sorted({k[2] for k, _ in found.values()})) or 'none at all'}")
+        there = ", ".join(sorted({known[2] for known, _ in found.values()})) or "none at all"
+        raise ValueError(f"{path} has no pictures of the split {split!r}; it has {there}")
     return Dataset(str(folder), split, classes, Samples(_same, items), np.array([s.label for s in items]))
 
-def _same(sample): return sample
-
-# %% ../nbs/01_data.ipynb #01_data-025
+# %% ../nbs/01_data.ipynb #01_data-027
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 
 def _folders(folder): return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
@@ -217,10 +222,12 @@ def _folder_sample(folder, item):
         if picture.getexif().get(0x112, 1) > 4: w, h = h, w
     return Sample(path, label, (h, w), None, partial(open_picture, folder/path))
 
+# %% ../nbs/01_data.ipynb #01_data-028
 def _image_folder(folder, split):
     splits = [s for s in ("train", "val", "test") if (folder/s).is_dir()]
     if split not in (splits or ("train",)) and split != "all":
-        raise ValueError(f"{folder} has no folder {split}/; it has {', '.join(splits) or 'no splits: ask for train, or make folders train/ and test/'}")
+        there = ", ".join(splits) or "no splits: ask for train, or make folders train/ and test/"
+        raise ValueError(f"{folder} has no folder {split}/; it has {there}")
     parents = [folder/s for s in splits] or [folder]
     classes = tuple(sorted({c for p in parents for c in _folders(p)}))
     if splits and split != "all": parents = [folder/split]
@@ -229,7 +236,7 @@ def _image_folder(folder, split):
     if not items: raise ValueError(f"{folder} has neither an index.csv nor pictures in folders named after classes")
     return Dataset(str(folder), split, classes, Samples(partial(_folder_sample, folder), items), np.array([k for _, k in items]))
 
-# %% ../nbs/01_data.ipynb #01_data-026
+# %% ../nbs/01_data.ipynb #01_data-029
 def load_dataset(
     name_or_path, # "scenes", a folder with index.csv, or a folder with a folder for each class
     split="train", # "train", "val", "test", or another that index.csv has; "all" of a folder
@@ -242,12 +249,26 @@ def load_dataset(
     if not folder.is_dir(): raise ValueError(f"no data set {str(name_or_path)!r}: expected scenes or a folder of pictures")
     return (_indexed if (folder/"index.csv").is_file() else _image_folder)(folder, split)
 
-# %% ../nbs/01_data.ipynb #01_data-034
+# %% ../nbs/01_data.ipynb #01_data-037
+def _layout(protocol, size):
+    "Size of the whole picture before the crop, and the kept window x0 y0 x1 y1 (rounded as torchvision does)"
+    h, w = size
+    h1, w1 = (protocol.resize if protocol.squash else protocol.resize * n // min(h, w) for n in (h, w))
+    if h1 * w1 > 2**26: raise ValueError(f"a picture of {w} x {h} is too long for the protocol {protocol.name}: use one that squashes")
+    x0, y0 = round((w1 - protocol.size) / 2), round((h1 - protocol.size) / 2)
+    return (h1, w1), np.array([x0, y0, x0 + protocol.size, y0 + protocol.size])
+
+def _check(protocol):
+    if protocol.threshold_rule not in ("fixed", "sweep"):
+        raise ValueError(f'threshold_rule must be "fixed" or "sweep", got {protocol.threshold_rule!r}')
+    if not (protocol.crop or protocol.squash): raise ValueError("a protocol that keeps the aspect must crop")
+    if protocol.size > protocol.resize: raise ValueError(f"crop {protocol.crop} exceeds resize {protocol.resize}")
+
+# %% ../nbs/01_data.ipynb #01_data-038
 @dataclass(frozen=True)
 class Protocol:
     "How a picture becomes the square input, and how its boxes are compared"
     name: str # what a report calls it
-    _: KW_ONLY
     resize: int # side it is squashed to, or length of its shorter side, px
     squash: bool # True: both sides become `resize`; False: the aspect is kept
     crop: int | None = None # side of the middle that is kept, px; None: all (only with squash)
@@ -258,25 +279,13 @@ class Protocol:
     first_box_only: bool = False # the first true box alone counts
     iou: float = .5 # overlap that makes a box right
 
-    def __post_init__(self):
-        if self.threshold_rule not in ("fixed", "sweep"): raise ValueError(f'threshold_rule must be "fixed" or "sweep", got {self.threshold_rule!r}')
-        if self.crop is None and not self.squash: raise ValueError("a protocol that keeps the aspect must crop")
-        if self.size > self.resize: raise ValueError(f"crop {self.crop} exceeds resize {self.resize}")
+    __post_init__ = _check
 
     @property
     def size(self): return self.crop or self.resize # side of the input, px
 
-    def _resized(self, size):
-        "Size of the whole picture before the crop, and the kept window x0 y0 x1 y1"
-        h, w = size
-        if self.squash: h1 = w1 = self.resize
-        else: h1, w1 = (self.resize * n // min(h, w) for n in (h, w))
-        if h1 * w1 > 2**26: raise ValueError(f"a picture of {w} x {h} is too long for the protocol {self.name}: use one that squashes")
-        x0, y0 = round((w1 - self.size) / 2), round((h1 - self.size) / 2)
-        return (h1, w1), (x0, y0, x0 + self.size, y0 + self.size)
-
     def picture(self, picture): # (H, W, 3) uint8 -> (S, S, 3) uint8
-        (h, w), (x0, y0, x1, y1) = self._resized(picture.shape[:2])
+        (h, w), (x0, y0, x1, y1) = _layout(self, picture.shape[:2])
         how = cv2.INTER_AREA if h * w < picture.shape[0] * picture.shape[1] else cv2.INTER_LINEAR
         return np.ascontiguousarray(cv2.resize(picture, (w, h), interpolation=how)[y0:y1, x0:x1])
 
@@ -284,17 +293,17 @@ class Protocol:
         return self.picture(mask.astype(np.uint8) * 255) > 127
 
     def boxes(self, boxes, size, inclusive=False): # (K, 4) of a picture of this size -> (K, 4) px of the input, clipped
-        resized, window = self._resized(size)
+        resized, window = _layout(self, size)
         boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)[:1 if self.first_box_only else None]
         if inclusive: boxes = np.minimum(boxes, np.tile([size[1] - 1, size[0] - 1], 2))
         boxes = crop_boxes(scale_boxes(boxes, size, resized), window)
         return np.floor(boxes) if inclusive else boxes
 
     def to_original(self, boxes, size): # (K, 4) px of the input -> (K, 4) px of the picture of this size
-        resized, (x0, y0, _, _) = self._resized(size)
-        return scale_boxes(np.asarray(boxes, dtype=np.float64).reshape(-1, 4) + (x0, y0, x0, y0), resized, size)
+        resized, window = _layout(self, size)
+        return scale_boxes(np.asarray(boxes, dtype=np.float64).reshape(-1, 4) + np.tile(window[:2], 2), resized, size)
 
-# %% ../nbs/01_data.ipynb #01_data-035
+# %% ../nbs/01_data.ipynb #01_data-039
 PROTOCOLS = {p.name: p for p in (
     Protocol("wsoleval", resize=224, squash=True, threshold_rule="sweep", inclusive=True),
     Protocol("locloc", resize=256, squash=False, crop=224),
@@ -303,7 +312,7 @@ PROTOCOLS = {p.name: p for p in (
     Protocol("bas", resize=256, squash=True, crop=224),
 )}
 
-# %% ../nbs/01_data.ipynb #01_data-036
+# %% ../nbs/01_data.ipynb #01_data-040
 def get_protocol(
     name, # one of PROTOCOLS, or a Protocol
 ): # Protocol

@@ -145,7 +145,7 @@ def _snail(c, rng):
     spiral = _oval(0, 0, 1, 1, t * 5.2 * np.pi) * (r * .97 * (1 - t)**.8)[:, None] + (-.12, -.02)
     c.stroke(spiral, .11, pale)
     c.stroke(spiral, .035, dark)
-    for a in np.linspace(0, 2 * np.pi, 18): c.stroke(_oval(-.12, -.02, np.array([.82, 1]) * r, np.array([.82, 1]) * r, np.array([a, a + .1])), .03, dark)
+    for a in np.linspace(0, 2 * np.pi, 18): c.stroke(_turned([(.82 * r, 0), (r, .1 * r)], a) - (.12, .02), .03, dark)
 
 # %% ../nbs/18_scenes.ipynb #18_scenes-015
 def _starfish(c, rng):
@@ -200,7 +200,8 @@ def _noise(rng, size, cells, octaves, fade=.55):
     total, weight = np.zeros((size, size), np.float32), 1.
     for k in range(octaves):
         n = min(cells * 2**k, size)
-        total += weight * cv2.resize(rng.random((n, n), np.float32) - .5, (size, size), interpolation=cv2.INTER_LINEAR if k > 3 else cv2.INTER_CUBIC)
+        how = cv2.INTER_CUBIC if k < 4 else cv2.INTER_LINEAR
+        total += weight * cv2.resize(rng.random((n, n), np.float32) - .5, (size, size), interpolation=how)
         weight *= fade
     return total
 
@@ -288,15 +289,15 @@ def make_scene(
     picture, figure = (np.float32(cv2.split(x)) for x in (_ground(rest, size), colours)) # (3, size, size)
     alpha = coverage.astype(np.float32) / 255
     y, x = np.mgrid[:size, :size].astype(np.float32) / size - .5
-    slope = lambda: (lambda a: x * np.float32(np.cos(a)) + y * np.float32(np.sin(a)))(rest.uniform(0, 2 * np.pi))
-    light = rest.uniform(0, 2 * np.pi)
+    light, fade, sky = rest.uniform(0, 2 * np.pi, 3)
     lx, ly = 5 * unit * np.cos(light), 5 * unit * np.sin(light)
+    slope = lambda angle: x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
     soft = cv2.GaussianBlur(alpha, (0, 0), 5 * unit)
     relief = lx * cv2.Sobel(soft, cv2.CV_32F, 1, 0) + ly * cv2.Sobel(soft, cv2.CV_32F, 0, 1)
     figure *= 1 + .11 * relief + .22 * _noise(rest, size, 6, 4)
-    figure += (picture - figure) * (slope() * 2 + .5).clip(0, 1) * max(0, rest.uniform(-.4, .65)) # fades into the ground
+    figure += (picture - figure) * (slope(fade) * 2 + .5).clip(0, 1) * max(0, rest.uniform(-.4, .65)) # fades into the ground
     picture *= 1 - .5 * cv2.warpAffine(soft, np.float32([[1, 0, lx], [0, 1, ly]]), (size, size)) # shadow
     picture += (figure - picture) * alpha
-    picture *= 1 + rest.uniform(0, .5) * slope() - .5 * (x * x + y * y)
+    picture *= 1 + rest.uniform(0, .5) * slope(sky) - .5 * (x * x + y * y)
     picture += rest.uniform(2, 7) * rest.standard_normal((size, size), np.float32)
     return cv2.merge(list(picture.clip(0, 255).astype(np.uint8))), coverage > 127, label
