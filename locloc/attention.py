@@ -41,13 +41,13 @@ def attention_map(
 # %% ../nbs/03_attention.ipynb #03_attention-009
 def lowlevel_features(
     picture:np.ndarray, # (H, W, 3) uint8 RGB
-    cells:int=28,       # side of the grid; divides 224
-)->np.ndarray:          # (cells, cells, 6) float32: mean L a b, then 0.7 × their standard deviation
+    grids:tuple=(28, 14), # cells a side, divisors of 224
+)->list:                # one (cells, cells, 6) float32 a grid: mean L a b, then 0.7 × their standard deviation
     "Colour and texture of the cells of a picture"
     if picture.shape[:2] != (224, 224): picture = cv2.resize(picture, (224, 224), interpolation=cv2.INTER_AREA)
-    smooth = cv2.bilateralFilter(picture, 9, 50, 50).astype(np.float32) / 255
-    lab = cv2.cvtColor(smooth, cv2.COLOR_RGB2LAB).reshape(cells, 224 // cells, cells, 224 // cells, 3)
-    return np.concatenate([lab.mean((1, 3)), .7 * lab.std((1, 3))], -1)
+    lab = cv2.cvtColor(cv2.bilateralFilter(picture, 9, 50, 50).astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    cells = [lab.reshape(n, 224 // n, n, 224 // n, 3) for n in grids]
+    return [np.concatenate([c.mean((1, 3)), .7 * c.std((1, 3))], -1) for c in cells]
 
 # %% ../nbs/03_attention.ipynb #03_attention-013
 @lru_cache
@@ -71,7 +71,7 @@ def border_distance(
     distance = dijkstra(graph, directed=False, indices=border, min_only=True)
     return (distance / max(distance.max(), 1e-6)).reshape(h, w).astype(np.float32)
 
-# %% ../nbs/03_attention.ipynb #03_attention-017
+# %% ../nbs/03_attention.ipynb #03_attention-018
 def centre_prior(
     h:int, w:int,     # the grid
     sigma:float=.42,  # in sides of the picture
@@ -91,14 +91,15 @@ def _check_pictures(pictures):
 class LowLevel:
     "Attention source without weights: distance from the border through colours and textures, times a centred Gaussian"
     name = "lowlevel"
-    fingerprint = dict(name="lowlevel", version=1, cells=28, step=1., sigma=.42)
+    fingerprint = dict(name="lowlevel", version=1)
 
     def __call__(self, pictures): # (B, H, W, 3) uint8 RGB -> (B, 28, 28) float32 in [0, 1]
         pictures = _check_pictures(pictures)
-        maps = [border_distance(lowlevel_features(picture)) for picture in pictures]
-        return np.stack(maps) * centre_prior(28, 28) if maps else np.zeros((0, 28, 28), np.float32)
+        maps = [np.mean([cv2.resize(border_distance(f), (28, 28)) for f in lowlevel_features(p)], 0) for p in pictures]
+        maps = np.reshape(maps, (-1, 28, 28)) * centre_prior(28, 28)
+        return (maps / np.maximum(maps.max((1, 2), keepdims=True), 1e-6)).astype(np.float32)
 
-# %% ../nbs/03_attention.ipynb #03_attention-023
+# %% ../nbs/03_attention.ipynb #03_attention-024
 class CLSAttention:
     "Attention source of a backbone: its CLS attention, mean of the chosen layers and heads"
     def __init__(self, backbone, layers=None, heads=None):
@@ -113,7 +114,7 @@ class CLSAttention:
         rows = self.backbone(self.backbone.normalize(pictures)).cls_attention
         return attention_map(rows, self.layers, self.heads).cpu().numpy()
 
-# %% ../nbs/03_attention.ipynb #03_attention-025
+# %% ../nbs/03_attention.ipynb #03_attention-026
 def load_attention(
     name:str,            # "lowlevel", or any name that `load_backbone` knows
     weights=None,        # as for `load_backbone`
