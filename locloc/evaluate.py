@@ -129,10 +129,11 @@ def _class_rows(judge, tools):
 class Report:
     "What `evaluate` found: facts about the run, rows of figures, a figure after the paper's Fig. 4"
     header:dict   # what was evaluated with what, name -> text
+    settings:dict # the same for machines: protocols, parameters, hashes
     rows:tuple    # dicts: table, protocol, method, figures in percent, threshold, origin, n
     figure:Figure # matplotlib Figure, None: no pictures asked for
 
-    def to_json(self)->str: return json.dumps({"header": self.header, "rows": self.rows}, indent=1, ensure_ascii=False) + "\n"
+    def to_json(self)->str: return json.dumps({"header": self.header, "settings": self.settings, "rows": self.rows}, indent=1, ensure_ascii=False) + "\n"
     def to_markdown(self)->str: return _markdown(self)
     def save(self, folder): _save(self, Path(folder))
 
@@ -149,7 +150,7 @@ def _save(report, folder): # report.md, report.json, figure.png, each written as
 
 # %% ../nbs/12_evaluate.ipynb #12_evaluate-015
 _COLUMNS = {
-    "boxes": ("Boxes", "percent of pictures whose box is right; Top-1 and Top-5 ask for LFDM's class as well", ("GT-known Loc", "Top-1 Loc", "Top-5 Loc", "threshold", "origin")),
+    "boxes": ("Boxes", "percent of pictures whose box is right; Top-1 and Top-5 want the model's class to be right as well", ("GT-known Loc", "Top-1 Loc", "Top-5 Loc", "threshold", "origin")),
     "masks": ("Masks", "mean IoU with the true masks, percent", ("mean IoU", "threshold", "origin")),
     "classes": ("Classes", "percent of pictures; the first row is the floor", ("Top-1 Cls", "Top-5 Cls"))}
 
@@ -175,8 +176,7 @@ def _markdown(report):
 
 # %% ../nbs/12_evaluate.ipynb #12_evaluate-018
 def _header(dataset, protocols, tools, command, counts, unknown):
-    title = f"{dataset.name}, {dataset.split}: what and where"
-    header = {"title": title, "data": f"{dataset.name}, split {dataset.split}: {len(dataset)} pictures, {len(dataset.classes)} classes; {counts['boxes']} pictures with boxes, {counts['masks']} with masks"}
+    header = {"title": f"{dataset.name}, {dataset.split} split: what and where", "data": f"{dataset.name}, split {dataset.split}: {len(dataset)} pictures of {len(dataset.classes)} classes; {counts['boxes']} with boxes, {counts['masks']} with masks"}
     for p in protocols: header[f"protocol {p.name}"] = _describe_protocol(p)
     if tools.attention is not None:
         facts = ", ".join(f"{k} {v}" for k, v in tools.attention.fingerprint.items() if k != "name" and v is not None)
@@ -186,9 +186,15 @@ def _header(dataset, protocols, tools, command, counts, unknown):
         if model is not None: header[name] = _describe_model(model)
     if unknown: header["not measured"] = f"classes: the classifier does not know {', '.join(unknown[:3])}{', …'*(len(unknown) > 3)}"
     libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", "opencv-python", "numpy"))
-    return header | {"command": f"`{command}`", "made with": f"locloc {__version__}, {libraries}, Python {platform.python_version()}"}
+    return header | {"command": command, "made with": f"locloc {__version__}, {libraries}, Python {platform.python_version()}"}
 
 # %% ../nbs/12_evaluate.ipynb #12_evaluate-019
+def _settings(protocols, tools):
+    facts = {"protocols": [asdict(p) for p in protocols], "threshold": tools.model and tools.model.threshold, "ppd_threshold": tools.ppd_threshold}
+    facts |= {"attention": tools.attention and tools.attention.fingerprint, "params": tools.params and asdict(tools.params)}
+    return facts | {name: {"backbone": m.backbone.name, "weights_hash": m.backbone.weights_hash, "config": m.config} for name, m in (("model", tools.model), ("linear", tools.linear)) if m is not None}
+
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-020
 def _describe_protocol(p):
     how = f"squashed to {p.size}×{p.size}" if p.squash and not p.crop else f"{'squashed to ' + str(p.resize) if p.squash else f'shorter side {p.resize}'}, centre crop {p.size}"
     which = "first true box" if p.first_box_only else "every true box"
@@ -200,19 +206,20 @@ def _describe_model(model):
 
 def _command(): # what was typed
     name = Path(sys.argv[0]).name
-    return "in a notebook" if name.startswith(("ipykernel", "colab")) else shlex.join([name, *sys.argv[1:]])
+    return "in a notebook" if name.startswith(("ipykernel", "colab")) else f"`{shlex.join([name, *sys.argv[1:]])}`"
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-021
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-022
 def _prepare(model, linear, attention, params, ppd_threshold, pool):
     if isinstance(attention, str): attention = load_attention(attention)
     if attention is not None:
         preset = attention.name if attention.name in PRESETS else "paper"
         params = params or GrabCutParams.preset(preset)
         ppd_threshold = PPD_THRESHOLDS[preset] if ppd_threshold is None else ppd_threshold
+    if linear is not None and model is not None and linear.classes != model.classes: raise ValueError("the linear head and the model were trained for other classes, or in another order")
     if linear is not None: linear = LocLoc(linear.backbone, None, linear.lfdm, linear.classes) # its class only
     return _Tools(model, linear, attention, params, ppd_threshold, pool)
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-022
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-023
 def _labels(dataset, tools): # dataset's class number -> the classifier's, None: not to be measured; names the classifier does not know
     model = next((m for m in (tools.model, tools.linear) if m is not None and m.lfdm is not None), None)
     if model is None: return [None]*len(dataset.classes), []
@@ -220,7 +227,7 @@ def _labels(dataset, tools): # dataset's class number -> the classifier's, None:
     unknown = [name for name in dataset.classes if name not in known]
     return [None if unknown else known[name] for name in dataset.classes], unknown
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-023
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-024
 def _run(dataset, judges, tools, batch_size, drawn, bar): # counts, rows of the figure
     (labels, unknown), counts, rows = _labels(dataset, tools), Counter(), []
     for start in range(0, len(dataset), batch_size):
@@ -238,7 +245,7 @@ def _run(dataset, judges, tools, batch_size, drawn, bar): # counts, rows of the 
         bar.update(len(samples))
     return counts, unknown, rows
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-024
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-025
 def _figure_row(seen, truth, judge, name, model): # what `fig4` wants, and a title: true class, predicted class, IoU
     row = {"picture": seen["input"], "true_boxes": truth, "title": name, **{k: seen.get(k) for k in ("attention", "ppd", "grabcut", "activation")}}
     if "scores" in seen: row["title"] += f" → {model.classes[int(seen['scores'].argmax())]}"
@@ -248,7 +255,7 @@ def _figure_row(seen, truth, judge, name, model): # what `fig4` wants, and a tit
         if truth is not None: row["title"] += f", IoU {best_ious([row['pred_box']], truth, judge.protocol.inclusive)[0]:.2f}"
     return row
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-025
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-026
 def evaluate(
     dataset,                # Dataset
     model=None,             # LocLoc; either head may be missing. None: masks and trivial rows only
@@ -273,6 +280,6 @@ def evaluate(
         judges = [_Judge(p, model.threshold if model is not None else .5) for p in protocols]
         counts, unknown, figure_rows = _run(dataset, judges, tools, batch_size, drawn, bar)
     rows = [row for make in (_box_rows, _mask_rows, _class_rows) for judge in judges for row in make(judge, tools)]
-    report = Report(_header(dataset, protocols, tools, command or _command(), counts, unknown), tuple(rows), fig4(figure_rows) if figure_rows else None)
+    report = Report(_header(dataset, protocols, tools, command or _command(), counts, unknown), _settings(protocols, tools), tuple(rows), fig4(figure_rows) if figure_rows else None)
     if folder is not None: report.save(folder)
     return report
