@@ -75,7 +75,7 @@ def open_picture(
     with _reading(Path(source)), Image.open(source) as picture: return _from_pil(picture)
 
 # %% ../nbs/01_data.ipynb #01_data-015
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sample:
     "One picture and what is known about it"
     id: str # path in its data set, such as "cat/chelsea.jpg" or "train/00012"
@@ -99,7 +99,7 @@ class Samples(Sequence):
     def __getitem__(self, i): return self.make(self.items[i])
 
 # %% ../nbs/01_data.ipynb #01_data-017
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset(Sequence):
     "Samples of one split, with the names of their classes"
     name: str # what `load_dataset` was given
