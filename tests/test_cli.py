@@ -1,0 +1,61 @@
+"The command line, as a shell calls it."
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from locloc.cli import main
+
+root = Path(__file__).parents[1]
+
+
+def run(*args, cwd=None):
+    return subprocess.run([sys.executable, "-c", "from locloc.cli import main; main()", *map(str, args)], capture_output=True, text=True, cwd=cwd, env=os.environ | {"COLUMNS": "160"})
+
+
+@pytest.mark.parametrize("args", [["--help"], ["masks", "--help"], ["evaluate", "--help"], ["predict", "--help"], ["info"]])
+def test_help_and_info_do_not_import_torch(args):
+    code = f"import sys\nfrom locloc.cli import main\ntry: main({args})\nexcept SystemExit as e: assert not e.code, e.code\nassert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_command_is_listed():
+    shown = run("--help").stdout
+    for command in ("demo", "masks", "train", "evaluate", "predict", "info"): assert command in shown
+
+
+@pytest.mark.parametrize("args, words", [
+    (["masks", "--data", "nowhere", "--out", "store"], "nowhere"),
+    (["evaluate", "--data", "scenes", "--count", "2", "--model", "nowhere"], "nowhere"),
+    (["evaluate", "--data", "scenes", "--count", "2", "--protocol", "wsolevall"], "wsolevall"),
+    (["masks", "--data", "scenes", "--count", "2", "--out", "store", "--source.preset", "papre"], "papre"),
+    (["info", "nowhere"], "nowhere"),
+    (["train", "geg"], "locloc masks"),
+])
+def test_mistakes_are_one_clear_line(args, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped: main([a.replace("--source.", "--") for a in args])
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert stopped.value.code == 1 and lines[-1].startswith("locloc: ") and words in lines[-1]
+
+
+def test_the_whole_chain(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = ["--preset", "tiny", "--count", "16", "--batch", "8", "--epochs", "1", "--masks", "store", "--crop", "96", "--resize", "112"]
+    main(["masks", "--data", "scenes", "--count", "16", "--out", "store"])
+    main(["train", "geg", *small, "--run", "geg", "--unet-dim", "8", "--width", "8"])
+    main(["train", "lfdm", *small, "--run", "lfdm", "--localizer", "geg"])
+    main(["evaluate", "--data", "scenes", "--count", "6", "--model", "lfdm/model", "--out", "report"])
+    report = (tmp_path/"report"/"report.md").read_text()
+    assert "wsoleval" in report and "locloc" in report and (tmp_path/"report"/"figure.png").stat().st_size > 10_000
+    json.loads((tmp_path/"report"/"report.json").read_text())
+    picture = next((root/"data").rglob("*.jpg"))
+    main(["predict", str(picture), "--model", "lfdm/model", "--out", "drawn"])
+    main(["predict", str(picture)])
+    assert len(list(tmp_path.rglob("*_locloc.*"))) == 2
+    for folder in ("store", "geg", "lfdm/model", "report"): main(["info", folder])
+    assert "lowlevel" in capsys.readouterr().out
