@@ -294,7 +294,7 @@ def _try(samples, pictures, attention, protocol, grid, thresholds):
     return np.array(out)
 
 # %% ../nbs/05_masks.ipynb #05_masks-050
-def params_grid(delta0=(.02, .05, .08, .12, .16), delta1=(.4, .5, .6, .7, .8), split=(None, .2, .3, .4))->list:
+def params_grid(delta0=(.02, .05, .12), delta1=(.45, .6, .75), split=(None, .2, .3, .4))->list:
     "Every GrabCutParams of a grid whose thresholds are in order"
     return [GrabCutParams(a, b, s) for a, b, s in product(delta0, delta1, split) if a <= b and (s is None or a <= s <= b)]
 

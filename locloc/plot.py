@@ -23,11 +23,11 @@ def show_picture(
     "A picture without axis marks"
     if ax is None: ax = plt.subplots(figsize=(2.6, 2.6), layout="constrained")[1]
     ax.imshow(picture, cmap="gray", vmin=0, vmax=255)
-    ax.set_axis_off()
+    ax.set(xticks=[], yticks=[], frame_on=False)
     if title: ax.set_title(title, fontsize=9)
     return ax
 
-# %% ../nbs/14_plot.ipynb #14_plot-007
+# %% ../nbs/14_plot.ipynb #14_plot-008
 def show_attention(
     attention,     # (h, w) float in [0, 1]
     picture=None,  # (H, W, 3) uint8 RGB under the map; None: the map alone
@@ -43,10 +43,10 @@ def show_attention(
     ax.imshow(cv2.resize(attention, (w, h)), cmap="magma", vmin=0, vmax=1, alpha=alpha)
     return ax
 
-# %% ../nbs/14_plot.ipynb #14_plot-009
+# %% ../nbs/14_plot.ipynb #14_plot-011
 TRIMAP = {0: ("background", "#4d4d57"), 2: ("uncertain", "#3b6fb5"), 3: ("uncertain, from foreground", "#9cc9f0"), 1: ("foreground", "#3fb68b")}
 
-# %% ../nbs/14_plot.ipynb #14_plot-010
+# %% ../nbs/14_plot.ipynb #14_plot-012
 def show_trimap(
     trimap,        # (H, W) uint8, codes 0 to 3
     picture=None,  # (H, W, 3) uint8 RGB, in grey under the colours; None: the colours alone
@@ -64,7 +64,7 @@ def show_trimap(
     if legend: ax.legend(handles=marks, loc="upper center", bbox_to_anchor=(.5, -.01), fontsize=7, frameon=False, handlelength=1, borderpad=0)
     return ax
 
-# %% ../nbs/14_plot.ipynb #14_plot-012
+# %% ../nbs/14_plot.ipynb #14_plot-015
 def show_mask(
     mask,          # (H, W) bool
     picture=None,  # (H, W, 3) uint8 RGB; None: white on black
@@ -79,10 +79,10 @@ def show_mask(
     if mask.any() and not mask.all(): ax.contour(mask, [.5], colors="white", linewidths=.8)
     return ax
 
-# %% ../nbs/14_plot.ipynb #14_plot-014
-BOX_STYLES = {"true": dict(edgecolor="#2ca02c", linestyle="-"), "predicted": dict(edgecolor="#ff7f0e", linestyle=(0, (4, 2)))}
+# %% ../nbs/14_plot.ipynb #14_plot-018
+BOX_STYLES = {"true": dict(edgecolor="#2fd02f", linestyle="-"), "predicted": dict(edgecolor="#ff7f0e", linestyle=(0, (4, 2)))}
 
-# %% ../nbs/14_plot.ipynb #14_plot-015
+# %% ../nbs/14_plot.ipynb #14_plot-019
 def show_boxes(
     boxes,           # (N, 4) x0 y0 x1 y1, px of the picture on `ax`, half-open
     kind="true",     # "true": solid green; "predicted": dashed orange
@@ -96,7 +96,7 @@ def show_boxes(
         ax.add_patch(box)
     return ax
 
-# %% ../nbs/14_plot.ipynb #14_plot-017
+# %% ../nbs/14_plot.ipynb #14_plot-022
 FIG4 = {
     "picture": ("picture", lambda row, ax: show_picture(row["picture"], ax=ax)),
     "attention": ("attention $F^{att}$", lambda row, ax: show_attention(row["attention"], row["picture"], ax=ax)),
@@ -105,26 +105,25 @@ FIG4 = {
     "activation": ("activation $F^a$", lambda row, ax: show_attention(row["activation"], row["picture"], ax=ax)),
 }
 
-# %% ../nbs/14_plot.ipynb #14_plot-018
+# %% ../nbs/14_plot.ipynb #14_plot-023
 def _fig4_cell(row, column, last, ax):
-    ax.set_axis_off()
+    ax.set(xticks=[], yticks=[], frame_on=False)
     if row.get(column) is not None: FIG4[column][1](row, ax)
     if column in ("picture", last) and row.get("true_boxes") is not None: show_boxes(row["true_boxes"], "true", ax)
     if column == last and row.get("pred_box") is not None: show_boxes(row["pred_box"], "predicted", ax)
 
-# %% ../nbs/14_plot.ipynb #14_plot-019
+# %% ../nbs/14_plot.ipynb #14_plot-024
 def fig4(
     rows,      # dicts: picture, and any of attention, ppd, grabcut, activation, pred_box, true_boxes, title; px of the picture
     side=1.5,  # of one picture, inches
 )->Figure:     # not pyplot's: a cell's last line shows it, savefig writes it
     "Picture, attention, PPD mask, GrabCut mask, activation map with predicted and true box (paper, Fig. 4)"
     columns = [c for c in FIG4 if any(row.get(c) is not None for row in rows)]
-    height = (side + .2) * len(rows) + .4
-    figure = Figure(figsize=(side * len(columns), height), layout="constrained", dpi=80)
-    figure.get_layout_engine().set(w_pad=.02, h_pad=.02, hspace=.1, rect=(0, .2 / height, 1, 1 - .2 / height))
+    figure = Figure(figsize=(side * len(columns), (side + .22) * len(rows) + .25), layout="constrained", dpi=100)
+    figure.get_layout_engine().set(w_pad=.02, h_pad=.02)
     grid = figure.subplots(len(rows), len(columns), squeeze=False)
     for axes, row in zip(grid, rows):
         for ax, column in zip(axes, columns): _fig4_cell(row, column, columns[-1], ax)
-        axes[0].text(0, -.03, row.get("title", ""), transform=axes[0].transAxes, va="top", fontsize=7).set_in_layout(False)
+        axes[0].set_xlabel(row.get("title", ""), loc="left", fontsize=8, labelpad=2)
     for ax, column in zip(grid[0], columns): ax.set_title(FIG4[column][0], fontsize=9)
     return figure

@@ -11,7 +11,7 @@ from locloc.attention import load_attention
 from locloc.boxes import box_iou, boxes_from_map
 from locloc.data import Dataset, load_dataset
 from locloc.grabcut import grabcut
-from locloc.masks import GrabCutParams, MaskStore, choose_params, grabcut_mask, make_masks, ppd_mask, trimap
+from locloc.masks import PPD_THRESHOLDS, GrabCutParams, MaskStore, choose_params, grabcut_mask, make_masks, ppd_mask, trimap
 
 SCENES = dict(split="train", count=8, size=96)
 
@@ -172,3 +172,10 @@ def test_choose_params_by_boxes_where_masks_are_not_known():
     rows = choose_params(boxes_only, grid=[GrabCutParams(.1, .6, .3)], thresholds=(.05, .3), progress=False)
     assert all(np.isnan(row["mask_iou"]) for row in rows)
     assert rows[0]["gt_known"] == max(row["gt_known"] for row in rows)
+
+@pytest.mark.skipif(not os.path.isdir(os.environ.get("LOCLOC_REAL", "")), reason="LOCLOC_REAL does not name a folder of photographs")
+def test_photographs_grabcut_beats_the_hard_threshold():
+    dataset = load_dataset(os.path.join(os.environ["LOCLOC_REAL"], "cub20"), split="test")
+    rows = choose_params(dataset, grid=[GrabCutParams.preset("lowlevel")], thresholds=(PPD_THRESHOLDS["lowlevel"],), workers=2)
+    found = {row["method"]: row["gt_known"] for row in rows}
+    assert found["GrabCut"] >= 78 and found["GrabCut"] > found["PPD"] + 5
