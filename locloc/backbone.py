@@ -42,14 +42,15 @@ ALIASES = {
 
 # %% ../nbs/02_backbone.ipynb #02_backbone-009
 class ConvStem(PatchEmbed):
-    "Patch embedding by strided 3×3 convolutions; patch size 16 only"
+    "Patch embedding by strided 3×3 convolutions"
     def __init__(self,
         *args, # as timm's `PatchEmbed`
         embed_dim:int=160, # D
-        widths:tuple=(24, 48, 96), # channels after the first three convolutions
+        widths:tuple=(24, 48, 96), # channels after all convolutions but the last; one more stride of 2 each
         **kwargs
     ):
         super().__init__(*args, embed_dim=embed_dim, **kwargs)
+        if self.patch_size != (2 ** (len(widths) + 1),) * 2: raise ValueError(f"{len(widths) + 1} strides of 2 make patches of {2 ** (len(widths) + 1)} px, not {self.patch_size}")
         layers, wide = [], (3, *widths)
         for a, b in zip(wide, wide[1:]):
             layers += [nn.Conv2d(a, b, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(b), nn.GELU()]
@@ -137,8 +138,8 @@ class _ClsRows(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is F.scaled_dot_product_attention:
             q, k = args[:2] # (B, heads, prefix+N, D/heads)
-            scores = (q[:, :, :1] * q.shape[-1]**-.5) @ k.transpose(-2, -1)
-            self.rows.append(scores.float().softmax(-1).squeeze(2))
+            scores = k @ (q[:, :, 0, :, None] * q.shape[-1]**-.5) # (B, heads, prefix+N, 1)
+            self.rows.append(scores.squeeze(-1).float().softmax(-1))
         return func(*args, **(kwargs or {}))
 
 # %% ../nbs/02_backbone.ipynb #02_backbone-026

@@ -1,4 +1,5 @@
 "Backbone: agreement with DINO's own ViT and with unfused attention, weights files, faults"
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -148,3 +149,11 @@ def test_names():
     for name in ("resnet18", "vit_small_patch16_18x2_224x", "swin_tiny_patch4_window7_224", "vit_relpos_small_patch16_224"):
         with pytest.raises(ValueError): load_backbone(name, weights=False)
     with pytest.raises(ValueError, match="CLS token"): load_backbone("vit_base_patch16_siglip_224", weights=False, depth=1, embed_dim=48, num_heads=3)
+
+
+def test_pickles_and_autocast():
+    vit, images = load_backbone("test_vit", weights=False), torch.randn(1, 3, 64, 32)
+    out = pickle.loads(pickle.dumps(vit))(images)
+    assert torch.equal(out.cls_attention, vit(images).cls_attention)
+    with torch.autocast("cpu", torch.bfloat16): rough = vit(images).cls_attention
+    assert rough.dtype == torch.float32 and (rough - out.cls_attention).abs().max() < 3e-3
