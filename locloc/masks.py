@@ -247,7 +247,7 @@ def _check_names(samples):
     seen = {}
     for sample in samples:
         other = seen.setdefault(_mask_name(sample.id), sample.id)
-        if other is not sample.id: raise ValueError(f"{other} and {sample.id} would share the mask {_mask_name(sample.id)}: rename one")
+        if other != sample.id: raise ValueError(f"{other} and {sample.id} would share the mask {_mask_name(sample.id)}: rename one")
 
 # %% ../nbs/05_masks.ipynb #05_masks-045
 def make_masks(
@@ -321,6 +321,7 @@ def choose_params(
 def _table(grid, thresholds, parts):
     "Judgements (pictures, settings, 2) -> rows, best first"
     known = (~np.isnan(parts[:, 0])).any(0)
+    if not known.any(): raise ValueError("no picture has a true mask or box: there is nothing to choose by")
     means = [np.nanmean(parts[..., i], 0) * 100 if known[i] else np.full(parts.shape[1], np.nan) for i in range(2)]
     settings = [("GrabCut", params) for params in grid] + [("PPD", float(t)) for t in thresholds]
     rows = [dict(method=m, setting=s, mask_iou=float(i), gt_known=float(g)) for (m, s), i, g in zip(settings, *means)]

@@ -135,6 +135,20 @@ def test_store_edges(tmp_path):
     (tmp_path/"own").mkdir(); Image.new("1", (4, 4)).save(tmp_path/"own/mine.png")
     with pytest.raises(ValueError, match="no manifest.json"): MaskStore(tmp_path/"own", {})
 
+def test_damaged_picture_is_named_and_the_rest_kept(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (4, 50, 60, 3), dtype=np.uint8)
+    (tmp_path/"pictures/cat").mkdir(parents=True)
+    for i in range(4): Image.fromarray(noise[i]).save(tmp_path/f"pictures/cat/{i}.jpg")
+    bad = tmp_path/"pictures/cat/2.jpg"
+    whole = bad.read_bytes(); bad.write_bytes(whole[:len(whole) // 2])
+    run = lambda: make_masks(load_dataset(tmp_path/"pictures"), tmp_path/"masks", size=64, batch_size=1, progress=False)
+    with pytest.raises(ValueError, match=r"2\.jpg"): run()
+    assert len(MaskStore(tmp_path/"masks")) == 2 and "counts" not in MaskStore(tmp_path/"masks").manifest
+    bad.write_bytes(whole)
+    assert run().ids() == ["cat/0", "cat/1", "cat/2", "cat/3"]
+    (tmp_path/"pictures/cat/0.png").write_bytes((tmp_path/"pictures/cat/0.jpg").read_bytes())
+    with pytest.raises(ValueError, match=r"0\.jpg and cat/0\.png would share"): run()
+
 RUN = "from locloc.masks import make_masks; from locloc.data import load_dataset\nif __name__ == '__main__': make_masks(load_dataset('scenes', split='train', count=16), {!r}, workers=2, batch_size=2, progress=False)"
 
 def test_killed_run_goes_on(tmp_path):
