@@ -71,10 +71,11 @@ _MASKS = {"PPD mask": "ppd", "GrabCut mask": "grabcut", "GEG": "activation"}
 class _Judge: # counters of one protocol
     def __init__(self, protocol, threshold):
         self.protocol, self.threshold = protocol, threshold
-        self.whole, *self.shares = (np.minimum(centred_box((protocol.size,)*2, share), protocol.size - protocol.inclusive) for share in (1, *SHARES))
+        size, last = (protocol.size,)*2, protocol.size - protocol.inclusive
+        self.whole, *self.shares = (np.minimum(centred_box(size, share), last) for share in (1, *SHARES))
         self.boxes, self.classes = (defaultdict(lambda: LocalizationAccuracy(protocol.iou)) for _ in range(2))
         self.sweeps = defaultdict(lambda: MaxBoxAcc((protocol.iou,), protocol.contours, inclusive=protocol.inclusive))
-        self.masks, self.centred, self.labels = defaultdict(list), np.zeros(len(SHARES)), Counter()
+        self.masks, self.centred, self.labels = defaultdict(lambda: np.zeros(2)), np.zeros(len(SHARES)), Counter()
 
     def update(self, seen, truth, true_mask, label): # label: place in the classifier's scores, None: it does not know the class
         found, p = {"whole picture": self.whole}, self.protocol
@@ -82,7 +83,7 @@ class _Judge: # counters of one protocol
             if key not in seen: continue
             share = self.threshold if key == "activation" else .5
             found[name] = boxes_from_map(seen[key], share, p.contours, p.inclusive)[0]
-            if true_mask is not None: self.masks[name].append(mask_iou(seen[key] > share, true_mask))
+            if true_mask is not None: self.masks[name] += mask_iou(seen[key] > share, true_mask), 1
         for key in ("scores", "linear"):
             if key in seen and label is not None: self.classes[key].update(seen[key], label)
         if label is not None: self.labels[label] += 1
@@ -96,35 +97,42 @@ class _Judge: # counters of one protocol
             if p.threshold_rule == "sweep" and key in seen: self.sweeps[name].update(seen[key], truth)
 
 # %% ../nbs/12_evaluate.ipynb #12_evaluate-011
-def _box_rows(judge, tools):
-    row = lambda method, figures, threshold, origin: dict(table="boxes", protocol=judge.protocol.name, method=method, **figures, threshold=threshold, origin=origin, n=n)
-    settings = {"whole picture": ("", ""), "PPD mask": (f"attention ≥ {tools.ppd_threshold}", "fixed"), "GrabCut mask": (_thresholds(tools.params), "fixed"), "GEG": (f"{judge.threshold:g} of maximum", "fixed")}
-    for name, metric in judge.boxes.items():
-        n = int(metric.seen[2])
-        yield row(name, {k: v for k, v in metric.compute().items() if k.endswith("Loc")}, *settings[name])
-        if name == "whole picture": yield row("best centred box", {"GT-known Loc": 100*judge.centred.max()/n}, f"sides {SHARES[judge.centred.argmax()]:.2f} of the input's", "oracle")
-    for name, metric in judge.sweeps.items():
-        result = metric.compute()
-        yield row(f"{name}, MaxBoxAcc", {"GT-known Loc": result["MaxBoxAcc"]}, f"{result['threshold']:.2f} of maximum", "oracle")
+def _row(judge, table, method, figures, n, **more):
+    return {"table": table, "protocol": judge.protocol.name, "method": method, **figures, **more, "n": int(n)}
 
-def _thresholds(params): return params and ", ".join(f"{name} {value:g}" for name, value in (("δ0", params.delta0), ("δ1", params.delta1), ("split", params.split)) if value is not None)
+def _thresholds(judge, tools): # method -> the threshold behind its mask or box, as text
+    params = tools.params
+    marks = params and {"δ0": params.delta0, "δ1": params.delta1, "split": params.split}
+    return {"whole picture": "", "PPD mask": f"attention ≥ {tools.ppd_threshold}", "GEG": f"{judge.threshold:g} of maximum",
+        "GrabCut mask": params and ", ".join(f"{name} {value:g}" for name, value in marks.items() if value is not None)}
 
 # %% ../nbs/12_evaluate.ipynb #12_evaluate-012
+def _box_rows(judge, tools):
+    thresholds = _thresholds(judge, tools)
+    for name, metric in judge.boxes.items():
+        n, figures = metric.seen[2], {k: v for k, v in metric.compute().items() if k.endswith("Loc")}
+        yield _row(judge, "boxes", name, figures, n, threshold=thresholds[name], origin="fixed" if thresholds[name] else "")
+        if name == "whole picture":
+            best, share = judge.centred.max(), SHARES[judge.centred.argmax()]
+            yield _row(judge, "boxes", "best centred box", {"GT-known Loc": 100*best/n}, n, threshold=f"sides {share:.2f} of the input's", origin="oracle")
+    for name, metric in judge.sweeps.items():
+        found = metric.compute()
+        yield _row(judge, "boxes", f"{name}, MaxBoxAcc", {"GT-known Loc": found["MaxBoxAcc"]}, n, threshold=f"{found['threshold']:.2f} of maximum", origin="oracle")
+
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-013
 def _mask_rows(judge, tools):
-    settings = {"PPD mask": f"attention ≥ {tools.ppd_threshold}", "GrabCut mask": _thresholds(tools.params), "GEG": f"{judge.threshold:g} of maximum"}
-    for name, ious in judge.masks.items():
-        yield dict(table="masks", protocol=judge.protocol.name, method=name, **{"mean IoU": 100*float(np.mean(ious))}, threshold=settings[name], origin="fixed", n=len(ious))
+    for name, (total, n) in judge.masks.items():
+        yield _row(judge, "masks", name, {"mean IoU": 100*float(total/n)}, n, threshold=_thresholds(judge, tools)[name], origin="fixed")
 
 def _class_rows(judge, tools):
-    row = lambda method, figures, n: dict(table="classes", protocol=judge.protocol.name, method=method, **figures, n=n)
     if not judge.classes: return
-    counts, n = [c for _, c in judge.labels.most_common()], judge.labels.total()
-    yield row("most frequent class", {"Top-1 Cls": 100*counts[0]/n, "Top-5 Cls": 100*sum(counts[:5])/n}, n)
+    counts, n = [count for _, count in judge.labels.most_common()], sum(judge.labels.values())
+    yield _row(judge, "classes", "most frequent class", {"Top-1 Cls": 100*counts[0]/n, "Top-5 Cls": 100*sum(counts[:5])/n}, n)
     for key, metric in judge.classes.items():
         name = type((tools.model if key == "scores" else tools.linear).lfdm).__name__
-        yield row({"LinearHead": "linear head"}.get(name, name), metric.compute(), int(metric.seen[3]))
+        yield _row(judge, "classes", "linear head" if name == "LinearHead" else name, metric.compute(), metric.seen[3])
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-014
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-015
 @dataclass(frozen=True)
 class Report:
     "What `evaluate` found: facts about the run, rows of figures, a figure after the paper's Fig. 4"
@@ -139,8 +147,9 @@ class Report:
 
 def _save(report, folder): # report.md, report.json, figure.png, each written aside and renamed
     folder.mkdir(parents=True, exist_ok=True)
-    writers = {"report.json": lambda p: p.write_text(report.to_json(), encoding="utf-8"), "report.md": lambda p: p.write_text(report.to_markdown(), encoding="utf-8")}
-    if report.figure is not None: writers["figure.png"] = lambda p: report.figure.savefig(p, format="png", dpi=110, metadata={"Software": None})
+    writers = {"report.json": lambda p: p.write_text(report.to_json(), encoding="utf-8"),
+               "report.md": lambda p: p.write_text(report.to_markdown(), encoding="utf-8")}
+    if report.figure is not None: writers["figure.png"] = lambda p: report.figure.savefig(p, format="png", dpi=110)
     for name, write in writers.items():
         aside = folder/f".{name}.{os.getpid()}"
         try:
@@ -148,11 +157,12 @@ def _save(report, folder): # report.md, report.json, figure.png, each written as
             os.replace(aside, folder/name)
         finally: aside.unlink(missing_ok=True)
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-015
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-016
 _COLUMNS = {
-    "boxes": ("Boxes", "percent of pictures whose box is right; Top-1 and Top-5 want the model's class to be right as well", ("GT-known Loc", "Top-1 Loc", "Top-5 Loc", "threshold", "origin")),
-    "masks": ("Masks", "mean IoU with the true masks, percent", ("mean IoU", "threshold", "origin")),
-    "classes": ("Classes", "percent of pictures; the first row is the floor", ("Top-1 Cls", "Top-5 Cls"))}
+    "boxes": ("Percent of pictures whose box is right; for Top-1 and Top-5 Loc the model's class must be right as well.",
+              ("GT-known Loc", "Top-1 Loc", "Top-5 Loc", "threshold", "origin")),
+    "masks": ("Mean IoU with the true masks, percent.", ("mean IoU", "threshold", "origin")),
+    "classes": ("Percent of pictures; the first row is the floor.", ("Top-1 Cls", "Top-5 Cls"))}
 
 def _table(head, lines): # GitHub's tables, padded so that they read well as text too
     lines = [[f"{x:.1f}" if isinstance(x, float) else str(x) or "–" for x in line] for line in lines]
@@ -162,43 +172,47 @@ def _table(head, lines): # GitHub's tables, padded so that they read well as tex
     rule = "|" + "|".join("-"*(w + 1) + (":" if r else "-") for w, r in zip(widths, right)) + "|"
     return "\n".join([pad(head), rule, *map(pad, lines)])
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-016
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-017
 def _markdown(report):
     parts = [f"# {report.header['title']}", _table(("", ""), [(k, v) for k, v in report.header.items() if k != "title"])]
-    for table, (title, meaning, columns) in _COLUMNS.items():
+    for table, (meaning, columns) in _COLUMNS.items():
         rows = [row for row in report.rows if row["table"] == table]
         columns = ("method", "protocol", *(c for c in columns if any(c in row for row in rows)), "n")
-        if rows: parts += [f"## {title}", f"{meaning[0].upper()}{meaning[1:]}.", _table(columns, [[row.get(c, "") for c in columns] for row in rows])]
+        if rows: parts += [f"## {table.capitalize()}", meaning, _table(columns, [[row.get(c, "") for c in columns] for row in rows])]
     if any(row.get("origin") == "oracle" for row in report.rows):
         parts.append("`oracle`: the value that is best on these very pictures; not to be compared with a `fixed` one.")
     if report.figure is not None: parts.append("![figure](figure.png)\n\nPictures at even steps through the data set, not picked. Green: true box; dashed orange: predicted.")
     return "\n\n".join(parts) + "\n"
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-018
-def _header(dataset, protocols, tools, command, counts, unknown):
-    header = {"title": f"{dataset.name}, {dataset.split} split: what and where", "data": f"{dataset.name}, split {dataset.split}: {len(dataset)} pictures of {len(dataset.classes)} classes; {counts['boxes']} with boxes, {counts['masks']} with masks"}
-    for p in protocols: header[f"protocol {p.name}"] = _describe_protocol(p)
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-019
+def _header(dataset, judges, tools, command, counts, unknown):
+    what = f"{dataset.name}, split {dataset.split}: {len(dataset)} pictures of {len(dataset.classes)} classes; {counts['boxes']} with boxes, {counts['masks']} with masks"
+    header = {"title": f"{dataset.name}, {dataset.split} split: what and where", "data": what}
+    for judge in judges: header[f"protocol {judge.protocol.name}"] = _describe_protocol(judge.protocol)
     if tools.attention is not None:
         facts = ", ".join(f"{k} {v}" for k, v in tools.attention.fingerprint.items() if k != "name" and v is not None)
-        header["attention"] = f"{tools.attention.name}" + (f" ({facts})" if facts else "")
-        header["GrabCut"] = f"{_thresholds(tools.params)}, rounds {tools.params.iterations}, seed {tools.params.seed}"
+        header["attention"] = f"{tools.attention.name} ({facts})"
+        header["GrabCut"] = f"{_thresholds(judges[0], tools)['GrabCut mask']}, rounds {tools.params.iterations}, seed {tools.params.seed}"
     for name, model in (("model", tools.model), ("linear head", tools.linear)):
         if model is not None: header[name] = _describe_model(model)
     if unknown: header["not measured"] = f"classes: the classifier does not know {', '.join(unknown[:3])}{', …'*(len(unknown) > 3)}"
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", "opencv-python", "numpy"))
-    return header | {"command": command, "made with": f"locloc {__version__}, {libraries}, Python {platform.python_version()}"}
-
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-019
-def _settings(protocols, tools):
-    facts = {"protocols": [asdict(p) for p in protocols], "threshold": tools.model and tools.model.threshold, "ppd_threshold": tools.ppd_threshold}
-    facts |= {"attention": tools.attention and tools.attention.fingerprint, "params": tools.params and asdict(tools.params)}
-    return facts | {name: {"backbone": m.backbone.name, "weights_hash": m.backbone.weights_hash, "config": m.config} for name, m in (("model", tools.model), ("linear", tools.linear)) if m is not None}
+    libraries = f"torch {version('torch')}, timm {version('timm')}, opencv {cv2.__version__}, numpy {np.__version__}, Python {platform.python_version()}"
+    return header | {"command": command, "made with": f"locloc {__version__}, {libraries}"}
 
 # %% ../nbs/12_evaluate.ipynb #12_evaluate-020
+def _settings(judges, tools):
+    models = {name: m for name, m in (("model", tools.model), ("linear", tools.linear)) if m is not None}
+    return {
+        "protocols": [asdict(judge.protocol) for judge in judges], "threshold": judges[0].threshold,
+        "attention": tools.attention and tools.attention.fingerprint, "params": tools.params and asdict(tools.params), "ppd_threshold": tools.ppd_threshold,
+        **{name: {"backbone": m.backbone.name, "weights_hash": m.backbone.weights_hash, "config": m.config} for name, m in models.items()}}
+
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-021
 def _describe_protocol(p):
-    how = f"squashed to {p.size}×{p.size}" if p.squash and not p.crop else f"{'squashed to ' + str(p.resize) if p.squash else f'shorter side {p.resize}'}, centre crop {p.size}"
+    how = f"squashed to {p.resize}×{p.resize}" if p.squash else f"shorter side {p.resize}"
+    if p.crop: how += f", centre crop {p.crop}"
     which = "first true box" if p.first_box_only else "every true box"
-    return f"{how}; {which}, {'largest contour' if p.contours == 'largest' else 'all contours'}, {'inclusive ' if p.inclusive else ''}IoU ≥ {p.iou:g}"
+    return f"{how}; {which}, {p.contours} contour{'s'*(p.contours == 'all')}, {'inclusive '*p.inclusive}IoU ≥ {p.iou:g}"
 
 def _describe_model(model):
     heads = [f"{type(head).__name__} ({head.layout} layout)" for head in (model.geg, model.lfdm) if head is not None]
@@ -208,18 +222,19 @@ def _command(): # what was typed
     name = Path(sys.argv[0]).name
     return "in a notebook" if name.startswith(("ipykernel", "colab")) else f"`{shlex.join([name, *sys.argv[1:]])}`"
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-022
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-023
 def _prepare(model, linear, attention, params, ppd_threshold, pool):
     if isinstance(attention, str): attention = load_attention(attention)
     if attention is not None:
         preset = attention.name if attention.name in PRESETS else "paper"
         params = params or GrabCutParams.preset(preset)
         ppd_threshold = PPD_THRESHOLDS[preset] if ppd_threshold is None else ppd_threshold
-    if linear is not None and model is not None and linear.classes != model.classes: raise ValueError("the linear head and the model were trained for other classes, or in another order")
+    if linear is not None and model is not None and linear.classes != model.classes:
+        raise ValueError("the linear head and the model were trained for other classes, or in another order")
     if linear is not None: linear = LocLoc(linear.backbone, None, linear.lfdm, linear.classes) # its class only
     return _Tools(model, linear, attention, params, ppd_threshold, pool)
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-023
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-024
 def _labels(dataset, tools): # dataset's class number -> the classifier's, None: not to be measured; names the classifier does not know
     model = next((m for m in (tools.model, tools.linear) if m is not None and m.lfdm is not None), None)
     if model is None: return [None]*len(dataset.classes), []
@@ -227,7 +242,7 @@ def _labels(dataset, tools): # dataset's class number -> the classifier's, None:
     unknown = [name for name in dataset.classes if name not in known]
     return [None if unknown else known[name] for name in dataset.classes], unknown
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-024
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-025
 def _run(dataset, judges, tools, batch_size, drawn, bar): # counts, rows of the figure
     (labels, unknown), counts, rows = _labels(dataset, tools), Counter(), []
     for start in range(0, len(dataset), batch_size):
@@ -241,11 +256,12 @@ def _run(dataset, judges, tools, batch_size, drawn, bar): # counts, rows of the 
             for i, (sample, (picture, mask), seen) in enumerate(zip(samples, opened, looks[geometry])):
                 truth = None if sample.boxes is None else p.boxes(sample.boxes, picture.shape[:2], p.inclusive)
                 judge.update(seen, truth, None if mask is None else p.mask(mask), labels[sample.label])
-                if start + i in drawn and judge is judges[0]: rows.append(_figure_row(seen, truth, judge, dataset.classes[sample.label], tools.model))
+                if judge is judges[0] and start + i in drawn:
+                    rows.append(_figure_row(seen, truth, judge, dataset.classes[sample.label], tools.model))
         bar.update(len(samples))
     return counts, unknown, rows
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-025
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-026
 def _figure_row(seen, truth, judge, name, model): # what `fig4` wants, and a title: true class, predicted class, IoU
     row = {"picture": seen["input"], "true_boxes": truth, "title": name, **{k: seen.get(k) for k in ("attention", "ppd", "grabcut", "activation")}}
     if "scores" in seen: row["title"] += f" → {model.classes[int(seen['scores'].argmax())]}"
@@ -255,7 +271,7 @@ def _figure_row(seen, truth, judge, name, model): # what `fig4` wants, and a tit
         if truth is not None: row["title"] += f", IoU {best_ious([row['pred_box']], truth, judge.protocol.inclusive)[0]:.2f}"
     return row
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-026
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-027
 def evaluate(
     dataset,                # Dataset
     model=None,             # LocLoc; either head may be missing. None: masks and trivial rows only
@@ -275,11 +291,12 @@ def evaluate(
     if not len(dataset): raise ValueError(f"{dataset.name}, {dataset.split}: no pictures to evaluate")
     protocols = [get_protocol(p) for p in ((protocols,) if isinstance(protocols, str) else protocols)]
     drawn = set(np.linspace(0, len(dataset) - 1, min(pictures, len(dataset))).astype(int).tolist())
-    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool, tqdm(total=len(dataset), desc="evaluate", unit="picture", disable=not progress) as bar:
+    workers = workers or min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(dataset), desc="evaluate", unit="picture", disable=not progress) as bar:
         tools = _prepare(model, linear, attention, params, ppd_threshold, pool)
         judges = [_Judge(p, model.threshold if model is not None else .5) for p in protocols]
         counts, unknown, figure_rows = _run(dataset, judges, tools, batch_size, drawn, bar)
     rows = [row for make in (_box_rows, _mask_rows, _class_rows) for judge in judges for row in make(judge, tools)]
-    report = Report(_header(dataset, protocols, tools, command or _command(), counts, unknown), _settings(protocols, tools), tuple(rows), fig4(figure_rows) if figure_rows else None)
+    report = Report(_header(dataset, judges, tools, command or _command(), counts, unknown), _settings(judges, tools), tuple(rows), fig4(figure_rows) if figure_rows else None)
     if folder is not None: report.save(folder)
     return report

@@ -6,6 +6,7 @@
 __all__ = ['WEIGHTS', 'CONFIG', 'score_maps', 'map_box', 'Prediction', 'LocLoc']
 
 # %% ../nbs/10_model.ipynb #10_model-003
+import argparse
 import json
 import os
 import shutil
@@ -116,8 +117,11 @@ def _load(cls, folder):
 # %% ../nbs/10_model.ipynb #10_model-017
 def _reference_state(source): # state dict or path of one -> state dict
     if isinstance(source, dict): return source
-    path = Path(source)
-    state = _read(path, load_file if path.suffix == ".safetensors" else lambda p: torch.load(p, map_location="cpu", weights_only=True), Exception)
+    def reader(path):
+        if path.suffix == ".safetensors": return load_file(path)
+        with torch.serialization.safe_globals([argparse.Namespace]): # training options beside the weights
+            return torch.load(path, map_location="cpu", weights_only=True)
+    state = _read(Path(source), reader, Exception)
     for key in ("model", "state_dict"): state = state.get(key, state)
     return state
 
@@ -125,33 +129,43 @@ def _from_reference(cls, generator, classifier, backbone, classes):
     geg = None if generator is None else GEG.from_reference(_reference_state(generator))
     lfdm = None if classifier is None else LFDM.from_reference(_reference_state(classifier))
     if classes is None: classes = [f"class {i}" for i in range(0 if lfdm is None else lfdm.num_classes)]
-    return cls(backbone, geg, lfdm, classes, protocol="locloc")
+    return cls(backbone, geg, lfdm, classes)
 
 # %% ../nbs/10_model.ipynb #10_model-019
+_MISSING = {"backbone": "backbone: pass one, LocLoc(load_backbone(...), ...)", "geg": "localizer (GEG): `locloc train geg` makes one",
+            "lfdm": "classifier (LFDM): `locloc train lfdm --localizer ...` makes one"}
+
 def _predict(model, sources, topk):
-    for part, name, make in (("backbone", "backbone", "pass one: LocLoc(load_backbone(...), ...)"), ("geg", "localizer (GEG)", "`locloc train geg` makes one"), ("lfdm", "classifier (LFDM)", "`locloc train lfdm --localizer ...` makes one")):
-        if getattr(model, part) is None: raise ValueError(f"this model has no {name}, so it can't predict: {make}")
+    for part, what in _MISSING.items():
+        if getattr(model, part) is None: raise ValueError(f"this model can't predict, it has no {what}")
     protocol, inputs, sizes = get_protocol(model.protocol), [], []
     for source in sources:
         picture = open_picture(source)
         inputs.append(protocol.picture(picture)); sizes.append(picture.shape[:2])
     activation, logits = model(model.backbone.normalize(np.stack(inputs)))
     best = logits.float().softmax(1).topk(min(topk, len(model.classes)))
-    found = zip(score_maps(activation, inputs[0].shape[:2]), score_maps(activation, activation.shape[2:]), best.values.tolist(), best.indices.tolist(), sizes)
-    for wide, small, scores, classes, size in found:
-        top = tuple((model.classes[c], s) for c, s in zip(classes, scores))
-        box = protocol.to_original(map_box(wide, model.threshold)[None], size)[0]
-        yield Prediction(*top[0], box, small, top)
+    wide, small = (score_maps(activation, size) for size in (inputs[0].shape[:2], activation.shape[2:]))
+    for i, size in enumerate(sizes):
+        top = tuple((model.classes[c], score) for c, score in zip(best.indices[i].tolist(), best.values[i].tolist()))
+        box = protocol.to_original(map_box(wide[i], model.threshold)[None], size)[0]
+        yield Prediction(*top[0], box, small[i], top)
 
 # %% ../nbs/10_model.ipynb #10_model-020
-class LocLoc(nn.Module):
-    "The whole method: class and box from a frozen ViT, a localizer and a classifier (paper, Fig. 2). For inference: always in eval mode when made"
-    def __init__(self, backbone, geg=None, lfdm=None, classes=(), threshold=.5, protocol="wsoleval", config=None):
-        "`backbone` FrozenViT, `geg` GEG and `lfdm` LFDM or LinearHead may be None; `classes` names in order; `threshold` share of the map's maximum; `protocol` how pictures are brought to the input; `config` dict that is kept with the model"
+class _Parts(nn.Module): # what LocLoc is made of, always in eval mode when made
+    def __init__(self,
+        backbone,            # FrozenViT, or None
+        geg=None,            # GEG, or None: no boxes
+        lfdm=None,           # LFDM or LinearHead, or None: no classes
+        classes=(),          # names of the classes, in the classifier's order
+        threshold=.5,        # share of the map's maximum at which the box is drawn
+        protocol="wsoleval", # how pictures are brought to the square input of `predict`
+        config=None,         # dict that is kept with the model, such as how it was trained
+    ):
         super().__init__()
         self.backbone, self.geg, self.lfdm = backbone, geg, lfdm
         self.classes, self.threshold, self.protocol, self.config = tuple(classes), float(threshold), get_protocol(protocol).name, config or {}
-        if lfdm is not None and len(self.classes) != lfdm.num_classes: raise ValueError(f"{len(self.classes)} class names for a classifier of {lfdm.num_classes} classes")
+        if lfdm is not None and len(self.classes) != lfdm.num_classes:
+            raise ValueError(f"{len(self.classes)} class names for a classifier of {lfdm.num_classes} classes")
         self.eval()
 
     @torch.no_grad()
@@ -163,10 +177,16 @@ class LocLoc(nn.Module):
             embedding, activation = seen.embedding, self.geg(seen.patches)
         return activation, None if self.lfdm is None else self.lfdm(embedding, self.backbone.grid(*images.shape[2:]))
 
-    def predict_batch(self, sources, topk=1): return list(_predict(self, sources, topk))
+# %% ../nbs/10_model.ipynb #10_model-021
+class LocLoc(_Parts):
+    "The whole method: class and box from a frozen ViT, a localizer and a classifier (paper, Fig. 2)"
     def predict(self, source, topk=1): return self.predict_batch([source], topk)[0]
+    def predict_batch(self, sources, topk=1): return list(_predict(self, sources, topk))
     def save(self, folder): _save(self, folder)
+
     @classmethod
     def load(cls, folder): return _load(cls, folder)
+
     @classmethod
-    def from_reference(cls, generator=None, classifier=None, backbone=None, classes=None): return _from_reference(cls, generator, classifier, backbone, classes)
+    def from_reference(cls, generator=None, classifier=None, backbone=None, classes=None):
+        return _from_reference(cls, generator, classifier, backbone, classes)
