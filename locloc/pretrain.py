@@ -7,7 +7,7 @@ __all__ = ['PretrainConfig', 'PretrainData', 'pretrain_data', 'random_view', 'at
            'pretrain', 'main']
 
 # %% ../nbs/17_pretrain.ipynb #17_pretrain-003
-import json, os
+import json, math, os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from .backbone import _ClsRows, encode, load_backbone
+from .backbone import fit_weights, load_backbone, read_weights
 from .data import get_protocol, load_dataset
 from .masks import make_masks
 
@@ -31,6 +31,7 @@ class PretrainConfig:
     "Train locloc-tiny: its CLS attention imitates lowlevel's GrabCut masks"
     data:tuple[str, ...]=("scenes",) # train splits to learn from: `scenes`, or folders with index.csv
     out:Path=Path("runs/locloc-tiny") # pseudo masks, checkpoint, log and weights go here; run again to go on after a crash
+    init:Path|None=None     # start from these weights of locloc-tiny (a second round); None: random ones
     epochs:int=20           # passes over all pictures
     small_epochs:int=6      # the first so many at 128 px, the others at 224 px
     batch_size:int=32       # pictures a step
@@ -116,15 +117,21 @@ class PretrainModel(nn.Module):
         super().__init__()
         self.vit = load_backbone("locloc-tiny", weights=False).model.requires_grad_(True)
         self.quarters = nn.Sequential(nn.LayerNorm(self.vit.embed_dim), nn.Linear(self.vit.embed_dim, 4))
-        self.classify = nn.Linear(self.vit.embed_dim, classes)
+        self.classify = nn.Linear(self.vit.embed_dim, max(classes, 1))
 
     def forward(self, images): # (B, 3, H, W) normalised -> attention (B, heads, h, w), quarters (B, 2h, 2w), class logits (B, C)
-        grid = images.shape[-2] // 16, images.shape[-1] // 16
-        with _ClsRows() as seen: tokens = encode(self.vit, self.vit._pos_embed(self.vit.patch_embed(images)), grid)
+        grid, tokens = (images.shape[-2] // 16, images.shape[-1] // 16), self.vit._pos_embed(self.vit.patch_embed(images))
+        for block in self.vit.blocks: before, tokens = tokens, block(tokens)
         quarters = self.quarters(tokens[:, 1:]).transpose(1, 2).unflatten(-1, grid)
-        return seen.rows[-1][..., 1:].unflatten(-1, grid), F.pixel_shuffle(quarters, 2)[:, 0], self.classify(self.vit.norm(tokens[:, 0]))
+        return _cls_row(block, before).unflatten(-1, grid), F.pixel_shuffle(quarters, 2)[:, 0], self.classify(self.vit.norm(tokens[:, 0]))
 
 # %% ../nbs/17_pretrain.ipynb #17_pretrain-018
+def _cls_row(block, tokens):
+    "CLS attention (B, heads, N) inside a block that receives these tokens"
+    q, k, _ = block.attn.qkv(block.norm1(tokens)).unflatten(-1, (3, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    return (q[:, :, :1] @ k.mT * block.attn.scale).float().softmax(-1)[:, :, 0, 1:]
+
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-020
 def pretrain_loss(
     outputs, # of PretrainModel
     target:torch.Tensor,  # (B, 2h, 2w) share of object in each quarter of a token
@@ -142,7 +149,7 @@ def pretrain_loss(
     label = F.cross_entropy(logits, labels) if len(labels) else logits.sum()
     return attention_loss(attention, F.avg_pool2d(target, 2), trusted), (mask * trusted).sum() / trusted.sum().clamp_min(1), label
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-020
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-022
 def _epoch_batches(data, config, epoch):
     "Batches of an epoch as tensors: pictures, targets, trusted, labels"
     rng, size = np.random.default_rng((config.seed, epoch)), 128 if epoch < config.small_epochs else 224
@@ -150,17 +157,17 @@ def _epoch_batches(data, config, epoch):
         pictures, targets = zip(*(random_view(data.pictures[i], data.masks[i], size, rng) for i in chosen))
         yield tuple(torch.as_tensor(np.asarray(a)) for a in (pictures, targets, data.trusted[chosen].astype(np.float32), data.labels[chosen]))
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-021
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-023
 def _optimizer(model, config, steps):
     "AdamW with warm-up and cosine, a step at a time"
     plain = [p for p in model.parameters() if p.ndim > 1]
     spared = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW([dict(params=plain), dict(params=spared, weight_decay=0.)], config.lr, weight_decay=config.weight_decay)
     warm = min(200, steps // 10 + 1)
-    shape = lambda step: min((step + 1) / warm, .5 + .5 * np.cos(np.pi * min(step / steps, 1)))
+    shape = lambda step: min((step + 1) / warm, .5 + .5 * math.cos(math.pi * min(step / steps, 1)))
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, shape)
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-022
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-024
 def _one_epoch(model, average, optimizer, schedule, data, config, epoch):
     "Train one epoch; mean of the three losses"
     backbone, device = load_backbone("locloc-tiny", weights=False), next(model.parameters()).device
@@ -174,16 +181,16 @@ def _one_epoch(model, average, optimizer, schedule, data, config, epoch):
         (losses[0] + config.mask_weight * losses[1] + config.label_weight * losses[2]).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.)
         optimizer.step(); schedule.step(); average.update_parameters(model)
-        total, batches = total + [float(loss) for loss in losses], batches + 1
+        total, batches = total + [loss.item() for loss in losses], batches + 1
     return total / batches
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-023
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-025
 def _replace(file, write):
     "Write beside `file`, then rename"
     write(temporary := file.with_name(file.name + ".tmp"))
     os.replace(temporary, file)
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-024
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-026
 def _save(out, average, state, config, log):
     "Checkpoint, log and the weights that ship (float16, moving average)"
     _replace(out/"checkpoint.pt", lambda f: torch.save(state, f))
@@ -192,12 +199,13 @@ def _save(out, average, state, config, log):
     about = dict(model="locloc-tiny", epochs_done=str(len(log)), config=json.dumps(_plain(config)))
     _replace(out/"locloc-tiny.safetensors", lambda f: save_file({k: v.cpu().contiguous() for k, v in weights.items()}, f, about))
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-025
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-027
 def _plain(config):
     "What decides the weights, without this machine's folders"
-    return {k: v for k, v in asdict(config).items() if k not in ("out", "workers")} | dict(data=[Path(d).name for d in config.data])
+    return {k: v for k, v in asdict(config).items() if k not in ("out", "workers")} | dict(
+        data=[Path(d).name for d in config.data], init=config.init and config.init.name)
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-026
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-028
 def pretrain(
     config:PretrainConfig=PretrainConfig(), # the command line
     datasets=None,          # train splits; None: those that config names
@@ -208,6 +216,7 @@ def pretrain(
     data = pretrain_data(datasets or [load_dataset(d) for d in config.data], out/"masks", config.workers)
     torch.manual_seed(config.seed)
     model = PretrainModel(len(data.groups)).to(device)
+    if config.init: fit_weights(model.vit, read_weights(config.init), config.init)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
     optimizer, schedule = _optimizer(model, config, config.epochs * max(len(data.labels) // config.batch_size, 1))
     parts, log = dict(model=model, average=average, optimizer=optimizer, schedule=schedule), []
@@ -218,7 +227,7 @@ def pretrain(
         _save(out, average, {k: p.state_dict() for k, p in parts.items()} | dict(config=json.dumps(_plain(config)), log=log), config, log)
     return out/"locloc-tiny.safetensors"
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-027
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-029
 def _resume(file, parts, config):
     "Put a checkpoint's state back; its log"
     state = torch.load(file, map_location="cpu", weights_only=True)
@@ -228,10 +237,10 @@ def _resume(file, parts, config):
     for name, part in parts.items(): part.load_state_dict(state[name])
     return state["log"]
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-031
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-033
 def main(args=None): # command line; None: the real one
     "`python -m locloc.pretrain`"
     print(pretrain(tyro.cli(PretrainConfig, args=args, prog="python -m locloc.pretrain")))
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-032
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-034
 if __name__ == "__main__" and "__file__" in globals(): main()

@@ -56,15 +56,15 @@ def test_quarters_are_in_their_places():
 
 
 def test_stopped_run_ends_like_an_undisturbed_one(tmp_path):
-    scenes = [load_dataset("scenes", count=16)]
-    config = lambda name: PretrainConfig(out=tmp_path/name, epochs=2, small_epochs=2, batch_size=8, workers=0)
+    scenes = [load_dataset("scenes", count=8)]
+    config = lambda name: PretrainConfig(out=tmp_path/name, epochs=2, small_epochs=2, batch_size=4, workers=0)
     whole = load_file(pretrain(config("whole"), scenes))
     pretrain(config("parts"), scenes, stop_after=1)
     parts = load_file(pretrain(config("parts"), scenes))
     assert all(torch.equal(whole[k], parts[k]) for k in whole)
     assert load_backbone("locloc-tiny", weights=tmp_path/"parts"/"locloc-tiny.safetensors").embed_dim == 160
     with pytest.raises(ValueError, match="seed 0 there, 1 here"):
-        pretrain(PretrainConfig(out=tmp_path/"whole", epochs=2, small_epochs=2, batch_size=8, workers=0, seed=1), scenes)
+        pretrain(PretrainConfig(out=tmp_path/"whole", epochs=2, small_epochs=2, batch_size=4, workers=0, seed=1), scenes)
 
 
 def test_help(capsys):
