@@ -8,7 +8,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from locloc.backbone import load_backbone
+from locloc.backbone import encode, encode_with_attention, load_backbone
 
 golden = np.load(Path(__file__).parent / "golden" / "dino_vit_a.npz")
 TINY_DINO = dict(embed_dim=48, depth=4, num_heads=3, img_size=96)
@@ -87,6 +87,7 @@ def test_a_failure_leaves_nothing_behind():
     handle = vit.model.blocks[1].register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError): vit(images)
     handle.remove()
+    assert not any(module._forward_hooks for module in vit.modules())
     assert torch.equal(vit(images).cls_attention, before)
 
 
@@ -148,6 +149,7 @@ def test_names():
     with pytest.raises(ValueError, match="nearest: .*dino_vits16"): load_backbone("dino_vit_s16", weights=False)
     for name in ("resnet18", "vit_small_patch16_18x2_224x", "swin_tiny_patch4_window7_224", "vit_relpos_small_patch16_224"):
         with pytest.raises(ValueError): load_backbone(name, weights=False)
+    with pytest.raises(ValueError, match="DiffAttention"): load_backbone("vit_small_patch16_224", weights=False, depth=1, attn_layer="diff")
     with pytest.raises(ValueError, match="CLS token"): load_backbone("vit_base_patch16_siglip_224", weights=False, depth=1, embed_dim=48, num_heads=3)
 
 
@@ -157,3 +159,12 @@ def test_pickles_and_autocast():
     assert torch.equal(out.cls_attention, vit(images).cls_attention)
     with torch.autocast("cpu", torch.bfloat16): rough = vit(images).cls_attention
     assert rough.dtype == torch.float32 and (rough - out.cls_attention).abs().max() < 3e-3
+
+
+def test_attention_has_a_gradient():
+    vit = load_backbone("test_vit", weights=False).model.requires_grad_(True)
+    embedding = torch.randn(2, 1 + 6, vit.embed_dim, requires_grad=True)
+    tokens, attention = encode_with_attention(vit, embedding, (2, 3))
+    torch.testing.assert_close(tokens, encode(vit, embedding, (2, 3)))
+    attention[:, -1, 0, 0, 0].sum().backward()
+    assert embedding.grad.abs().sum() > 0 and vit.blocks[0].attn.qkv.weight.grad.abs().sum() > 0
