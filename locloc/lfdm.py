@@ -85,7 +85,7 @@ class LFDM(_Encoder):
         fit_weights(lfdm, state, "the authors' classifier")
         return lfdm.eval()
 
-# %% ../nbs/08_lfdm.ipynb #08_lfdm-024
+# %% ../nbs/08_lfdm.ipynb #08_lfdm-025
 class LinearHead(_Encoder):
     "Encoder and a linear layer on the CLS token: the baseline of Table 5; arguments as for `LFDM`, both layouts are alike"
     def __init__(self, embed_dim, num_classes, depth, num_heads, num_prefix_tokens=1, layout="paper", mlp_ratio=4.):
