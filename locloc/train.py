@@ -73,7 +73,7 @@ class GEGConfig(TrainConfig):
 _GEG_PRESETS = {
     "paper": {},
     "released_code": dict(layout="released_code", optimizer="adamw", weight_decay=.05, lr_reference=512),
-    "tiny": dict(unet_dim=64, width=64, batch=32, lr=2e-3, optimizer="adamw", weight_decay=.05, cosine=True, warmup_epochs=1, cached_views=4)}
+    "tiny": dict(unet_dim=32, width=32, batch=32, lr=2e-3, optimizer="adamw", weight_decay=.05, cosine=True, warmup_epochs=1, cached_views=4)}
 
 # %% ../nbs/11_train.ipynb #11_train-007
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def save_checkpoint(run, step, head, optimizer):
     partial = folder.with_name(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file(head.state_dict(), partial/"head.safetensors")
+    save_file({name: value.contiguous() for name, value in head.state_dict().items()}, partial/"head.safetensors")
     torch.save(optimizer.state_dict(), partial/"optimizer.pt")
     os.replace(partial, folder)
     for old in folder.parent.glob("step_*"):
@@ -345,7 +345,7 @@ def train(
     if (config.run/"model").exists(): return LocLoc.load(config.run/"model")
     backbone = load_backbone(config.backbone, weights=config.weights)
     torch.manual_seed(config.seed)
-    stage = (GEGStage if isinstance(config, GEGConfig) else LFDMStage)(backbone, config, len(dataset.classes)).to(accelerator.device)
+    stage = (GEGStage if isinstance(config, GEGConfig) else LFDMStage)(backbone, config, len(dataset.classes)).to(accelerator.device, memory_format=torch.channels_last)
     data = TrainSet(dataset, config, masks)
     if config.cached_views:
         with accelerator.main_process_first(): data = CachedViews.make(config.run/"features", stage, _loader(config, data, whole=True), config.cached_views, progress)
