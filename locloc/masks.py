@@ -93,10 +93,11 @@ PRESETS = {
     "released_code": GrabCutParams(.03, .10),
     "lowlevel": GrabCutParams(.12, .60, split=.30),
     "locloc-tiny": GrabCutParams(.10, .80, split=.40),
+    "lowlevel+locloc-tiny": GrabCutParams(.15, .70, split=.35),
 }
 
 # %% ../nbs/05_masks.ipynb #05_masks-017
-PPD_THRESHOLDS = {"paper": .05, "released_code": .05, "lowlevel": .30, "locloc-tiny": .35}
+PPD_THRESHOLDS = {"paper": .05, "released_code": .05, "lowlevel": .30, "locloc-tiny": .35, "lowlevel+locloc-tiny": .30}
 
 # %% ../nbs/05_masks.ipynb #05_masks-018
 def _preset(table, name):
