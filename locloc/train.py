@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 import cv2, numpy as np, torch, tyro
 import torch.nn.functional as F
-from accelerate import Accelerator, skip_first_batches
+from accelerate import Accelerator, DistributedDataParallelKwargs, skip_first_batches
 from safetensors.torch import load_file, save_file
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
@@ -73,7 +73,7 @@ class GEGConfig(TrainConfig):
 _GEG_PRESETS = {
     "paper": {},
     "released_code": dict(layout="released_code", optimizer="adamw", weight_decay=.05, lr_reference=512),
-    "tiny": dict(unet_dim=32, width=32, batch=32, lr=2e-3, optimizer="adamw", weight_decay=.05, cosine=True, warmup_epochs=1, cached_views=4)}
+    "tiny": dict(unet_dim=32, width=32, epochs=10, batch=8, lr=1e-3, optimizer="adamw", weight_decay=.05, cosine=True, warmup_epochs=1, cached_views=4)}
 
 # %% ../nbs/11_train.ipynb #11_train-007
 @dataclass(frozen=True)
@@ -276,6 +276,7 @@ class _Log:
 def _inputs(config, dataset=None, masks=None):
     dataset = dataset or load_dataset(config.data, split="train")
     if config.count: dataset = dataset.subset(config.count)
+    if isinstance(config, GEGConfig) and min(config.batch, len(dataset)) < 2: raise ValueError(f"batch normalization needs 2 pictures a step or more, got a batch of {config.batch} from {len(dataset)} pictures")
     needs_masks = isinstance(config, GEGConfig) or config.augment
     if needs_masks and masks is None:
         if config.masks is None: raise ValueError(f"training needs pseudo masks: make them with `locloc masks --data {config.data} --out masks/NAME` and pass --masks masks/NAME")
@@ -338,7 +339,8 @@ def train(
     progress:bool=True, # show a bar
 ) -> LocLoc: # frozen backbone and the trained head, also saved in `run/model`
     "Train one head. Run again with the same config to continue; a finished run is only loaded."
-    accelerator = Accelerator(mixed_precision=config.precision, log_with="tensorboard", project_dir=config.run)
+    idle = DistributedDataParallelKwargs(find_unused_parameters=config.layout == "released_code") # their UNet computes a step it never uses
+    accelerator = Accelerator(mixed_precision=config.precision, log_with="tensorboard", project_dir=config.run, kwargs_handlers=[idle])
     dataset, masks = _inputs(config, dataset, masks)
     if accelerator.is_main_process: open_run(config)
     accelerator.wait_for_everyone()
