@@ -73,7 +73,8 @@ class GEGConfig(TrainConfig):
 _GEG_PRESETS = {
     "paper": {},
     "released_code": dict(layout="released_code", optimizer="adamw", weight_decay=.05, lr_reference=512),
-    "tiny": dict(unet_dim=32, width=32, epochs=10, batch=8, lr=1e-3, optimizer="adamw", weight_decay=.05, cosine=True, warmup_epochs=1, cached_views=4)}
+    "tiny": dict(unet_dim=32, width=32, epochs=10, batch=8, lr=1e-3, optimizer="adamw", weight_decay=.05, cosine=True, warmup_epochs=1,
+        resize=224, cached_views=2)} # no crop: the scale is that of the squashed test picture
 
 # %% ../nbs/11_train.ipynb #11_train-007
 @dataclass(frozen=True)
