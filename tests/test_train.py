@@ -66,7 +66,7 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path, masks):
     first = train(config, progress=False)
     again = train(config, progress=False)
     assert all(torch.equal(a, b) for a, b in zip(first.geg.state_dict().values(), again.geg.state_dict().values()))
-    with pytest.raises(ValueError, match="lr is 0.002, wanted 0.1"): train(replace(config, lr=.1), progress=False)
+    with pytest.raises(ValueError, match="lr is 0.001, wanted 0.1"): train(replace(config, lr=.1), progress=False)
 
 
 def test_help_teaches():
