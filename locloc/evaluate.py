@@ -181,7 +181,7 @@ def _markdown(report):
         if rows: parts += [f"## {table.capitalize()}", meaning, _table(columns, [[row.get(c, "") for c in columns] for row in rows])]
     if any(row.get("origin") == "oracle" for row in report.rows):
         parts.append("`oracle`: the value that is best on these very pictures; not to be compared with a `fixed` one.")
-    if report.figure is not None: parts.append("![figure](figure.png)\n\nPictures at even steps through the data set, not picked. Green: true box; dashed orange: predicted.")
+    if report.figure is not None: parts.append("![figure](figure.png)\n\nPictures drawn at random with a fixed seed, not picked. Green: true box; dashed orange: predicted.")
     return "\n\n".join(parts) + "\n"
 
 # %% ../nbs/12_evaluate.ipynb #12_evaluate-019
@@ -290,7 +290,7 @@ def evaluate(
     "Measure localization, masks and classes under one or more protocols"
     if not len(dataset): raise ValueError(f"{dataset.name}, {dataset.split}: no pictures to evaluate")
     protocols = [get_protocol(p) for p in ((protocols,) if isinstance(protocols, str) else protocols)]
-    drawn = set(np.linspace(0, len(dataset) - 1, min(pictures, len(dataset))).astype(int).tolist())
+    drawn = set(np.random.default_rng(0).permutation(len(dataset))[:pictures].tolist())
     workers = workers or min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(dataset), desc="evaluate", unit="picture", disable=not progress) as bar:
         tools = _prepare(model, linear, attention, params, ppd_threshold, pool)
