@@ -18,7 +18,7 @@ class Args:
     count:int|None=None            # random pictures a data set; None: all
     delta0:tuple[float, ...]=(.02, .05, .12) # to try
     delta1:tuple[float, ...]=(.45, .6, .75) # to try
-    split_at:tuple[float, ...]=(.2, .3, .4) # to try, beside none
+    split_at:tuple[float|None, ...]=(None, .2, .3, .4) # to try; None: all uncertain pixels start as background
     top:int=10                     # rows a table
     workers:int=os.cpu_count() or 1 # processes
 
@@ -38,7 +38,7 @@ def main(args):
     for data in args.data:
         dataset = load_dataset(data, split=args.split)
         if args.count: dataset = dataset.subset(args.count)
-        rows = choose_params(dataset, source, params_grid(args.delta0, args.delta1, (None, *args.split_at)), workers=args.workers)
+        rows = choose_params(dataset, source, params_grid(args.delta0, args.delta1, args.split_at), workers=args.workers)
         print(f"\n## {args.attention} on {data}, {args.split}, {len(dataset)} pictures{', ORACLE' * args.oracle}\n")
         for method in ("GrabCut", "PPD"): table([row for row in rows if row["method"] == method][:args.top]); print()
         for row in rows: found.setdefault((row["method"], row["setting"]), []).append([row["mask_iou"], row["gt_known"]])

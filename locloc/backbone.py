@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.layers import PatchEmbed, apply_rot_embed_cat
 from timm.models.eva import Eva, checkpoint_filter_fn as _filter_eva
+from timm.models.resnet import BasicBlock
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn as _filter_vit
 from torch import nn
 
@@ -40,22 +41,23 @@ ALIASES = {
 
 # %% ../nbs/02_backbone.ipynb #02_backbone-009
 class ConvStem(PatchEmbed):
-    "Patch embedding by strided 3×3 convolutions"
+    "Patch embedding by 3×3 convolutions that halve the picture, with ResNet's basic blocks between them"
     def __init__(self,
         *args, # as timm's `PatchEmbed`
-        embed_dim:int=160, # D
-        widths:tuple=(24, 48, 96), # channels after all convolutions but the last; one more stride of 2 each
+        embed_dim:int=192, # D
+        widths:tuple=(32, 64, 128), # channels after all halvings but the last
+        blocks:tuple=(0, 1, 2, 1), # basic blocks after each halving
         **kwargs
     ):
         super().__init__(*args, embed_dim=embed_dim, **kwargs)
-        if self.patch_size != (2 ** (len(widths) + 1),) * 2: raise ValueError(f"{len(widths) + 1} strides of 2 make patches of {2 ** (len(widths) + 1)} px, not {self.patch_size}")
-        layers, wide = [], (3, *widths)
-        for a, b in zip(wide, wide[1:]):
-            layers += [nn.Conv2d(a, b, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(b), nn.GELU()]
-        self.proj = nn.Sequential(*layers, nn.Conv2d(wide[-1], embed_dim, 3, stride=2, padding=1))
+        if self.patch_size != (2 ** len(blocks),) * 2: raise ValueError(f"{len(blocks)} halvings make patches of {2 ** len(blocks)} px, not {self.patch_size}")
+        layers, wide = [], (3, *widths, embed_dim)
+        for a, b, count in zip(wide, wide[1:], blocks):
+            layers += [nn.Conv2d(a, b, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU(), *(BasicBlock(b, b) for _ in range(count))]
+        self.proj = nn.Sequential(*layers)
 
 # %% ../nbs/02_backbone.ipynb #02_backbone-010
-LOCLOC_TINY = dict(img_size=224, patch_size=16, embed_dim=160, depth=4, num_heads=4, num_classes=0, embed_layer=ConvStem)
+LOCLOC_TINY = dict(img_size=224, patch_size=16, embed_dim=192, depth=4, num_heads=6, num_classes=0, embed_layer=ConvStem)
 
 # %% ../nbs/02_backbone.ipynb #02_backbone-014
 def read_weights(

@@ -25,6 +25,8 @@ class Source:
     params:Path|None=None      # thresholds from a JSON file instead
     delta0:float|None=None     # below this: certain background, [0, 1]
     delta1:float|None=None     # at or above this: certain foreground, [0, 1]
+    split_at:float|None=None   # uncertain pixels above it start as foreground, [0, 1]
+    ppd:float|None=None        # threshold of PPD's masks beside them, [0, 1]; None: that of the preset
 
     @property
     def preset_name(self):
@@ -34,7 +36,12 @@ class Source:
     def grabcut_params(self):
         from locloc.masks import GrabCutParams
         params = GrabCutParams.from_json(self.params.read_text()) if self.params else GrabCutParams.preset(self.preset_name)
-        return replace(params, **{k: v for k in ("delta0", "delta1") if (v := getattr(self, k)) is not None})
+        given = dict(delta0=self.delta0, delta1=self.delta1, split=self.split_at)
+        return replace(params, **{k: v for k, v in given.items() if v is not None})
+
+    def ppd_threshold(self):
+        from locloc.masks import PPD_THRESHOLDS
+        return PPD_THRESHOLDS[self.preset_name] if self.ppd is None else self.ppd
 
     def load(self):
         from locloc.attention import load_attention
@@ -84,11 +91,10 @@ class Evaluate:
 
     def run(self):
         from locloc.evaluate import evaluate
-        from locloc.masks import PPD_THRESHOLDS
         from locloc.model import LocLoc
         load = lambda path: LocLoc.load(path) if path else None
         report = evaluate(_data(self.data, self.split, self.count), model=load(self.model), linear=load(self.linear), attention=self.source.load(),
-            params=self.source.grabcut_params(), ppd_threshold=PPD_THRESHOLDS[self.source.preset_name], protocols=self.protocol, workers=self.workers)
+            params=self.source.grabcut_params(), ppd_threshold=self.source.ppd_threshold(), protocols=self.protocol, workers=self.workers)
         report.save(self.out)
         print(report.to_markdown(), f"\n{self.out}: report.md, report.json, figure.png")
 
@@ -164,7 +170,7 @@ class Demo:
     def run(self):
         from locloc.data import load_dataset
         from locloc.evaluate import evaluate
-        from locloc.masks import PPD_THRESHOLDS, make_masks
+        from locloc.masks import make_masks
         from locloc.train import GEGConfig, LFDMConfig, train
         source, scenes = Source(), load_dataset("scenes", split="train", count=self.train)
         masks = make_masks(scenes, self.out/"masks", attention=source.load(), params=source.grabcut_params(), workers=self.workers)
@@ -173,7 +179,7 @@ class Demo:
         model = train(lfdm, scenes, masks)
         linear = train(replace(lfdm, run=self.out/"linear", head="linear"), scenes, masks)
         report = evaluate(load_dataset("scenes", split="test", count=self.test), model=model, linear=linear, attention=source.load(), params=source.grabcut_params(),
-            ppd_threshold=PPD_THRESHOLDS[source.preset_name], protocols=("wsoleval",), workers=self.workers)
+            ppd_threshold=source.ppd_threshold(), protocols=("wsoleval",), workers=self.workers)
         report.save(self.out)
         print(report.to_markdown(), f"\nLook at {self.out/'figure.png'}; the model is {lfdm.run/'model'}, the table {self.out/'report.md'}.")
 

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
+import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -91,13 +92,13 @@ class GrabCutParams:
 PRESETS = {
     "paper": GrabCutParams(.02, .75),
     "released_code": GrabCutParams(.03, .10),
-    "lowlevel": GrabCutParams(.12, .60, split=.30),
+    "lowlevel": GrabCutParams(.05, .70, split=.40),
     "locloc-tiny": GrabCutParams(.10, .80, split=.40),
-    "lowlevel+locloc-tiny": GrabCutParams(.15, .70, split=.35),
+    "lowlevel+locloc-tiny": GrabCutParams(.05, .70, split=.40),
 }
 
 # %% ../nbs/05_masks.ipynb #05_masks-017
-PPD_THRESHOLDS = {"paper": .05, "released_code": .05, "lowlevel": .30, "locloc-tiny": .35, "lowlevel+locloc-tiny": .30}
+PPD_THRESHOLDS = {"paper": .05, "released_code": .05, "lowlevel": .35, "locloc-tiny": .35, "lowlevel+locloc-tiny": .40}
 
 # %% ../nbs/05_masks.ipynb #05_masks-018
 def _preset(table, name):
@@ -193,6 +194,7 @@ def _worker():
     "A worker has one thread, leaves Ctrl-C to its parent, and ends when its parent is gone, killed or not"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
+    torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 

@@ -21,17 +21,20 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
+from .attention import load_attention
 from .backbone import fit_weights, load_backbone, read_weights
 from .data import get_protocol, load_dataset
-from .masks import make_masks
+from .masks import GrabCutParams, make_masks
 
 # %% ../nbs/17_pretrain.ipynb #17_pretrain-004
 @dataclass(frozen=True)
 class PretrainConfig:
-    "Train locloc-tiny: its CLS attention imitates lowlevel's GrabCut masks"
+    "Train locloc-tiny: its CLS attention imitates GrabCut masks"
     data:tuple[str, ...]=("scenes",) # train splits to learn from: `scenes`, or folders with index.csv
     out:Path=Path("runs/locloc-tiny") # pseudo masks, checkpoint, log and weights go here; run again to go on after a crash
     init:Path|None=None     # start from these weights of locloc-tiny (a second round); None: random ones
+    attention:str="lowlevel" # whose GrabCut masks are imitated; a locloc-tiny in it is that of `init`
+    thresholds:tuple[tuple[float, float, float], ...]=((.12, .7, .3), (.05, .6, .2)) # δ0, δ1 and split; several settings: the mean of their masks is the target
     epochs:int=20           # passes over all pictures
     small_epochs:int=6      # the first so many at 128 px, the others at 224 px
     batch_size:int=32       # pictures a step
@@ -47,49 +50,55 @@ class PretrainConfig:
 # %% ../nbs/17_pretrain.ipynb #17_pretrain-006
 @dataclass(frozen=True)
 class PretrainData:
-    "Pictures, pseudo masks and labels of several data sets"
+    "Pictures, targets and labels of several data sets"
     pictures:np.ndarray # (N, 224, 224, 3) uint8 RGB
-    masks:np.ndarray    # (N, 224, 224) uint8, 0 or 1
-    trusted:np.ndarray  # (N,) bool: the mask is of a plausible size
+    targets:np.ndarray  # (N, 224, 224) uint8: mean of the pseudo masks, 0 to 255
+    trusted:np.ndarray  # (N,) bool: the target is of a plausible size
     labels:np.ndarray   # (N,) int64 among the classes of all sets, -1: none
     groups:np.ndarray   # (C,) int64: which set a class belongs to
 
 # %% ../nbs/17_pretrain.ipynb #17_pretrain-007
 def pretrain_data(
-    datasets,         # train splits
-    folder,           # for the mask stores
-    workers:int=0,    # processes that make masks
+    config,     # PretrainConfig
+    datasets,   # train splits
 )->PretrainData:
     "Read everything, and make the masks that are not there yet"
+    source = load_attention(config.attention, weights=config.init if "locloc-tiny" in config.attention else None)
     protocol, parts, groups = get_protocol("wsoleval"), [], []
     for number, dataset in enumerate(datasets):
-        store = make_masks(dataset, Path(folder)/f"{number}-{Path(dataset.name).name}", "lowlevel", workers=workers)
         labelled = len(dataset.classes) > 1 and len(dataset) >= 8 * len(dataset.classes)
         labels = dataset.labels + len(groups) if labelled else np.full(len(dataset), -1)
         if labelled: groups += [number] * len(dataset.classes)
-        parts.append((np.stack([protocol.picture(s.picture) for s in dataset]), np.stack([store.read(s.id) for s in dataset]), labels))
-    pictures, masks, labels = (np.concatenate(p) for p in zip(*parts))
-    share = masks.mean((1, 2))
-    return PretrainData(pictures, masks.astype(np.uint8), (share > .02) & (share < .75), labels.astype(np.int64), np.array(groups, np.int64))
+        parts.append((np.stack([protocol.picture(s.picture) for s in dataset]), _targets(config, source, dataset, number), labels))
+    pictures, targets, labels = (np.concatenate(p) for p in zip(*parts))
+    share = targets.mean((1, 2)) / 255
+    return PretrainData(pictures, targets, (share > .02) & (share < .75), labels.astype(np.int64), np.array(groups, np.int64))
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-010
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-008
+def _targets(config, source, dataset, number):
+    "(N, 224, 224) uint8: mean of the masks of a data set under all settings, 0 to 255"
+    made = [make_masks(dataset, config.out/"masks"/f"{number}-{Path(dataset.name).name}-{i}", source, GrabCutParams(*setting), workers=config.workers)
+        for i, setting in enumerate(config.thresholds)]
+    return np.stack([np.mean([store.read(s.id) for store in made], 0) * 255 for s in dataset]).astype(np.uint8)
+
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-011
 def random_view(
     picture:np.ndarray, # (S, S, 3) uint8 RGB
-    mask:np.ndarray,    # (S, S) uint8, 0 or 1
+    target:np.ndarray,  # (S, S) uint8, 0 to 255
     size:int,           # side of the view, px
     rng:np.random.Generator,
 )->tuple:               # (size, size, 3) uint8, (size/8, size/8) float32: share of object in each quarter of a token
-    "A random warp of picture and mask, and other colours"
+    "A random warp of picture and target, and other colours"
     S, side, turn = len(picture), rng.uniform(.63, 1), rng.normal(0, .08)
     stretch, flip = np.exp(rng.uniform(-.12, .12)), rng.choice((-1, 1))
     scale = np.array([flip * size / (S * min(side * stretch, 1)), size / (S * min(side / stretch, 1))])
     A = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) * scale[:, None]
     centre = S / 2 + rng.uniform(-.5, .5, 2) * (1 - side) * S
     warp = np.c_[A, size / 2 - A @ centre]
-    picture, mask = (cv2.warpAffine(a, warp, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101) for a in (picture, mask * np.float32(1)))
-    return _recolour(picture, rng), cv2.resize(mask, (size // 8, size // 8), interpolation=cv2.INTER_AREA)
+    picture, target = (cv2.warpAffine(a, warp, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101) for a in (picture, target / np.float32(255)))
+    return _recolour(picture, rng), cv2.resize(target, (size // 8, size // 8), interpolation=cv2.INTER_AREA)
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-011
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-012
 def _recolour(picture, rng):
     "Brightness, contrast and saturation each between 0.65 and 1.35; grey one time in ten"
     light, contrast, colour = rng.uniform(.65, 1.35, 3)
@@ -99,7 +108,7 @@ def _recolour(picture, rng):
     x = grey[..., None] + colour * (x - grey[..., None])
     return np.clip((x - grey.mean()) * contrast + grey.mean() * light, 0, 255).astype(np.uint8)
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-015
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-016
 def attention_loss(
     cls_attention:torch.Tensor, # (B, heads, h, w) of one layer
     target:torch.Tensor,        # (B, h, w) share of object, [0, 1]
@@ -110,7 +119,7 @@ def attention_loss(
     a, t = a / a.sum(1, keepdim=True), t / t.sum(1, keepdim=True).clamp_min(1e-6)
     return ((torch.xlogy(t, t) - t * (a + 1e-8).log()).sum(1) * weight).sum() / weight.sum().clamp_min(1)
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-017
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-018
 class PretrainModel(nn.Module):
     "locloc-tiny and the two linear layers that are thrown away after training"
     def __init__(self, classes:int): # of all data sets
@@ -125,13 +134,13 @@ class PretrainModel(nn.Module):
         quarters = self.quarters(tokens[:, 1:]).transpose(1, 2).unflatten(-1, grid)
         return _cls_row(block, before).unflatten(-1, grid), F.pixel_shuffle(quarters, 2)[:, 0], self.classify(self.vit.norm(tokens[:, 0]))
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-018
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-019
 def _cls_row(block, tokens):
     "CLS attention (B, heads, N) inside a block that receives these tokens"
     q, k, _ = block.attn.qkv(block.norm1(tokens)).unflatten(-1, (3, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
     return (q[:, :, :1] @ k.mT * block.attn.scale).float().softmax(-1)[:, :, 0, 1:]
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-020
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-021
 def pretrain_loss(
     outputs, # of PretrainModel
     target:torch.Tensor,  # (B, 2h, 2w) share of object in each quarter of a token
@@ -149,15 +158,15 @@ def pretrain_loss(
     label = F.cross_entropy(logits, labels) if len(labels) else logits.sum()
     return attention_loss(attention, F.avg_pool2d(target, 2), trusted), (mask * trusted).sum() / trusted.sum().clamp_min(1), label
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-022
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-023
 def _epoch_batches(data, config, epoch):
     "Batches of an epoch as tensors: pictures, targets, trusted, labels"
     rng, size = np.random.default_rng((config.seed, epoch)), 128 if epoch < config.small_epochs else 224
     for chosen in np.array_split(rng.permutation(len(data.labels)), max(len(data.labels) // config.batch_size, 1)):
-        pictures, targets = zip(*(random_view(data.pictures[i], data.masks[i], size, rng) for i in chosen))
+        pictures, targets = zip(*(random_view(data.pictures[i], data.targets[i], size, rng) for i in chosen))
         yield tuple(torch.as_tensor(np.asarray(a)) for a in (pictures, targets, data.trusted[chosen].astype(np.float32), data.labels[chosen]))
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-023
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-024
 def _optimizer(model, config, steps):
     "AdamW with warm-up and cosine, a step at a time"
     plain = [p for p in model.parameters() if p.ndim > 1]
@@ -167,7 +176,7 @@ def _optimizer(model, config, steps):
     shape = lambda step: min((step + 1) / warm, .5 + .5 * math.cos(math.pi * min(step / steps, 1)))
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, shape)
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-024
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-025
 def _one_epoch(model, average, optimizer, schedule, data, config, epoch):
     "Train one epoch; mean of the three losses"
     backbone, device = load_backbone("locloc-tiny", weights=False), next(model.parameters()).device
@@ -175,7 +184,7 @@ def _one_epoch(model, average, optimizer, schedule, data, config, epoch):
     model.train()
     for pictures, *truth in _epoch_batches(data, config, epoch):
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-            outputs = model(backbone.normalize(pictures).to(device))
+            outputs = model(backbone.normalize(pictures).to(device, memory_format=torch.channels_last))
         losses = pretrain_loss(outputs, *(t.to(device) for t in truth), groups)
         optimizer.zero_grad()
         (losses[0] + config.mask_weight * losses[1] + config.label_weight * losses[2]).backward()
@@ -184,13 +193,13 @@ def _one_epoch(model, average, optimizer, schedule, data, config, epoch):
         total, batches = total + [loss.item() for loss in losses], batches + 1
     return total / batches
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-025
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-026
 def _replace(file, write):
     "Write beside `file`, then rename"
     write(temporary := file.with_name(file.name + ".tmp"))
     os.replace(temporary, file)
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-026
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-027
 def _save(out, average, state, config, log):
     "Checkpoint, log and the weights that ship (float16, moving average)"
     _replace(out/"checkpoint.pt", lambda f: torch.save(state, f))
@@ -199,13 +208,13 @@ def _save(out, average, state, config, log):
     about = dict(model="locloc-tiny", epochs_done=str(len(log)), config=json.dumps(_plain(config)))
     _replace(out/"locloc-tiny.safetensors", lambda f: save_file({k: v.cpu().contiguous() for k, v in weights.items()}, f, about))
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-027
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-028
 def _plain(config):
     "What decides the weights, without this machine's folders"
     return {k: v for k, v in asdict(config).items() if k not in ("out", "workers")} | dict(
         data=[Path(d).name for d in config.data], init=config.init and config.init.name)
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-028
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-029
 def pretrain(
     config:PretrainConfig=PretrainConfig(), # the command line
     datasets=None,          # train splits; None: those that config names
@@ -213,9 +222,9 @@ def pretrain(
 )->Path:                    # of the weights
     "Train locloc-tiny, or go on with a run that was stopped"
     out, device = Path(config.out), torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    data = pretrain_data(datasets or [load_dataset(d) for d in config.data], out/"masks", config.workers)
+    data = pretrain_data(config, datasets or [load_dataset(d) for d in config.data])
     torch.manual_seed(config.seed)
-    model = PretrainModel(len(data.groups)).to(device)
+    model = PretrainModel(len(data.groups)).to(device, memory_format=torch.channels_last)
     if config.init: fit_weights(model.vit, read_weights(config.init), config.init)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
     optimizer, schedule = _optimizer(model, config, config.epochs * max(len(data.labels) // config.batch_size, 1))
@@ -227,7 +236,7 @@ def pretrain(
         _save(out, average, {k: p.state_dict() for k, p in parts.items()} | dict(config=json.dumps(_plain(config)), log=log), config, log)
     return out/"locloc-tiny.safetensors"
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-029
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-030
 def _resume(file, parts, config):
     "Put a checkpoint's state back; its log"
     state = torch.load(file, map_location="cpu", weights_only=True)
@@ -237,10 +246,10 @@ def _resume(file, parts, config):
     for name, part in parts.items(): part.load_state_dict(state[name])
     return state["log"]
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-033
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-034
 def main(args=None): # command line; None: the real one
     "`python -m locloc.pretrain`"
     print(pretrain(tyro.cli(PretrainConfig, args=args, prog="python -m locloc.pretrain")))
 
-# %% ../nbs/17_pretrain.ipynb #17_pretrain-034
+# %% ../nbs/17_pretrain.ipynb #17_pretrain-035
 if __name__ == "__main__" and "__file__" in globals(): main()

@@ -1,6 +1,6 @@
 "Masks: the kernel against OpenCV itself, damaged and mixed stores, a killed run"
 import os, signal, subprocess, sys, time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import cv2
 import numpy as np
@@ -94,7 +94,7 @@ def test_store_holds_what_grabcut_gives(store):
     assert (store.read(sample.id) == expected).all()
     assert Image.open(store.folder/"train/00003.png").mode == "1"
     assert len(store) == 8 and store.manifest["counts"] == dict(pictures=8, masks=8)
-    assert store.manifest["params"]["delta1"] == .6 and store.manifest["size"] == [96, 96]
+    assert store.manifest["params"] == asdict(GrabCutParams.preset("lowlevel")) and store.manifest["size"] == [96, 96]
 
 def test_second_run_keeps(store):
     times = {f: f.stat().st_mtime_ns for f in store.folder.rglob("*.png")}
@@ -102,7 +102,7 @@ def test_second_run_keeps(store):
     assert times == {f: f.stat().st_mtime_ns for f in store.folder.rglob("*.png")}
 
 @pytest.mark.parametrize("other, told", [
-    (dict(params=GrabCutParams(.12, .6, split=.4)), r"params\.split is 0\.3 there and 0\.4 here"),
+    (dict(params=replace(GrabCutParams.preset("lowlevel"), split=.45)), r"params\.split is 0\.\d+ there and 0\.45 here"),
     (dict(size=64), r"size is \[96, 96\]"),
 ])
 def test_mixed_parameters_are_refused(store, other, told):
