@@ -84,6 +84,7 @@ class Evaluate:
     count:int|None=None       # only the first so many
     model:Path|None=None      # finished model, e.g. runs/lfdm/model; None: only masks and trivial boxes
     linear:Path|None=None     # model with the linear head, to compare with
+    threshold:float|None=None # GEG's box is drawn at this share of its map's maximum, [0, 1]; None: that of the model
     protocol:tuple[str, ...]=("wsoleval", "locloc") # how pictures are resized and boxes judged
     source:tyro.conf.OmitArgPrefixes[Source]=Source()
     out:Path=Path("runs/report") # folder for the report
@@ -93,7 +94,9 @@ class Evaluate:
         from locloc.evaluate import evaluate
         from locloc.model import LocLoc
         load = lambda path: LocLoc.load(path) if path else None
-        report = evaluate(_data(self.data, self.split, self.count), model=load(self.model), linear=load(self.linear), attention=self.source.load(),
+        model = load(self.model)
+        if model and self.threshold is not None: model.threshold = self.threshold
+        report = evaluate(_data(self.data, self.split, self.count), model=model, linear=load(self.linear), attention=self.source.load(),
             params=self.source.grabcut_params(), ppd_threshold=self.source.ppd_threshold(), protocols=self.protocol, workers=self.workers)
         report.save(self.out)
         print(report.to_markdown(), f"\n{self.out}: report.md, report.json, figure.png")
