@@ -167,7 +167,7 @@ class Demo:
     train:int=320              # training scenes
     test:int=120               # test scenes
     epochs_geg:int=10          # passes over the training scenes for the localizer
-    epochs_lfdm:int=8          # and for each of the two classifiers
+    epochs_lfdm:int=5          # and for each of the two classifiers
     workers:int=os.cpu_count() or 1 # processes that cut masks
 
     def run(self):

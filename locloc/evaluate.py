@@ -264,7 +264,7 @@ def _run(dataset, judges, tools, batch_size, drawn, bar): # counts, rows of the 
 # %% ../nbs/12_evaluate.ipynb #12_evaluate-026
 def _figure_row(seen, truth, judge, name, model): # what `fig4` wants, and a title: true class, predicted class, IoU
     row = {"picture": seen["input"], "true_boxes": truth, "title": name, **{k: seen.get(k) for k in ("attention", "ppd", "grabcut", "activation")}}
-    if "scores" in seen: row["title"] += f" → {model.classes[int(seen['scores'].argmax())]}"
+    if "scores" in seen: row["title"] += f"\n→ {model.classes[int(seen['scores'].argmax())]}"
     last, share = ("activation", judge.threshold) if "activation" in seen else ("grabcut", .5)
     if last in seen:
         row["pred_box"] = boxes_from_map(seen[last], share, inclusive=judge.protocol.inclusive)[0]

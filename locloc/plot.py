@@ -119,7 +119,8 @@ def fig4(
 )->Figure:     # not pyplot's: a cell's last line shows it, savefig writes it
     "Picture, attention, PPD mask, GrabCut mask, activation map with predicted and true box (paper, Fig. 4)"
     columns = [c for c in FIG4 if any(row.get(c) is not None for row in rows)]
-    figure = Figure(figsize=(side * len(columns), (side + .22) * len(rows) + .25), layout="constrained", dpi=100)
+    lines = 1 + max(row.get("title", "").count("\n") for row in rows)
+    figure = Figure(figsize=(side * len(columns), (side + .07 + .15 * lines) * len(rows) + .25), layout="constrained", dpi=100)
     figure.get_layout_engine().set(w_pad=.02, h_pad=.02)
     grid = figure.subplots(len(rows), len(columns), squeeze=False)
     for axes, row in zip(grid, rows):
