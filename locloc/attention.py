@@ -111,7 +111,7 @@ class LowLevel:
     fingerprint = dict(name="lowlevel", version=2)
 
     def __call__(self, pictures): # (B, H, W, 3) uint8 RGB -> (B, 28, 28) float32 in [0, 1]
-        return np.reshape([self._map(p) for p in _check_pictures(pictures)], (-1, 28, 28))
+        return np.array([self._map(p) for p in _check_pictures(pictures)], np.float32).reshape(-1, 28, 28)
 
     def _map(self, picture):
         features = lowlevel_features(picture)

@@ -49,9 +49,10 @@ def test_the_whole_chain(tmp_path, monkeypatch, capsys):
     main(["masks", "--data", "scenes", "--count", "16", "--out", "store"])
     main(["train", "geg", *small, "--run", "geg", "--unet-dim", "8", "--width", "8"])
     main(["train", "lfdm", *small, "--run", "lfdm", "--localizer", "geg"])
-    main(["evaluate", "--data", "scenes", "--count", "6", "--model", "lfdm/model", "--out", "report"])
+    main(["evaluate", "--data", "scenes", "--count", "6", "--model", "lfdm/model", "--threshold", ".3", "--ppd", ".2", "--split-at", ".35", "--out", "report"])
     report = (tmp_path/"report"/"report.md").read_text()
     assert "wsoleval" in report and "locloc" in report and (tmp_path/"report"/"figure.png").stat().st_size > 10_000
+    for told in ("0.3 of maximum", "attention ≥ 0.2", "split 0.35"): assert told in report
     json.loads((tmp_path/"report"/"report.json").read_text())
     picture = next((root/"data").rglob("*.jpg"))
     main(["predict", str(picture), "--model", "lfdm/model", "--out", "drawn"])
