@@ -62,13 +62,13 @@ class Settler:
 class Status(widgets.HTML):
     "A line that says what was done or what went wrong"
     def __init__(self):
-        super().__init__(layout=widgets.Layout(min_height="1.6em", margin="2px 0"))
+        super().__init__(layout=widgets.Layout(min_height="20px", margin="2px 0"))
         self.add_class("locloc-status")
 
-    def say(self, words): self.value = f"<span>{escape(str(words))}</span>"
+    def say(self, words): self.value = f'<div style="line-height:1.3">{escape(str(words))}</div>'
     def fail(self, error):
         words = str(error) if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
-        self.value = f'<b role="alert">⚠ {escape(words)}</b>'
+        self.value = f'<div style="line-height:1.3" role="alert"><b>⚠ {escape(words)}</b></div>'
 
     @contextmanager
     def guarded(self):
@@ -109,7 +109,7 @@ class Picker(widgets.HBox):
         self.index = self.slider.value - 1
 
 # %% ../nbs/15_widgets.ipynb #15_widgets-013
-def _entry(kind, value, description, tooltip, low=0., high=1., width="118px", **options):
+def _entry(kind, value, description, tooltip, low=0., high=1., width="104px", **options):
     if kind is not widgets.BoundedIntText: options = dict(step=.005) | options
     return kind(value=value, min=low, max=high, description=description, tooltip=tooltip, style=dict(description_width="initial"), layout=widgets.Layout(width=width), **options)
 
@@ -122,7 +122,7 @@ def _setting_controls(sources):
         delta0=entry(0, "δ0", "below: certain background"), delta1=entry(1, "δ1", "at or above: certain foreground"),
         splitting=widgets.Checkbox(description="split", indent=False, tooltip="uncertain pixels above it start as foreground; off: all start as background", layout=widgets.Layout(width="60px")),
         split=entry(.4, "", "uncertain pixels above it start as foreground", width="74px"),
-        rounds=_entry(widgets.BoundedIntText, 1, "rounds", "of GrabCut", 1, 20, "110px"),
+        rounds=_entry(widgets.BoundedIntText, 1, "rounds", "of GrabCut", 1, 20, "100px"),
         ppd=_entry(widgets.FloatSlider, .35, "PPD", "PPD's hard threshold", width="auto", readout_format=".3f"),
         source=widgets.Dropdown(options=sources, description="attention", tooltip="where the attention map comes from", style=dict(description_width="initial"), layout=widgets.Layout(width="240px")),
         layers=many(description="layers", tooltip="whose attention is averaged; none chosen: as the source does"), heads=many(description="heads", tooltip="whose attention is averaged; none chosen: as the source does"))
@@ -130,10 +130,13 @@ def _setting_controls(sources):
 # %% ../nbs/15_widgets.ipynb #15_widgets-014
 def _arranged(c, presets, note):
     "Rows that wrap where the page is narrow"
-    row = lambda *children: widgets.HBox(children, layout=widgets.Layout(**_ROW))
-    c["ppd"].layout = widgets.Layout(flex="1 1 220px", min_width="220px")
-    choice = widgets.Accordion([row(c["layers"], c["heads"], note)], titles=["Layers and heads"], selected_index=None)
-    return [row(c["deltas"], c["delta0"], c["delta1"], c["splitting"], c["split"], c["rounds"]), row(c["ppd"], c["source"], widgets.Label("presets"), *presets), choice]
+    row = lambda *children, **more: widgets.HBox(children, layout=widgets.Layout(**_ROW | more))
+    c["ppd"].layout = widgets.Layout(flex="1 1 200px", min_width="200px")
+    choose = widgets.ToggleButton(description="layers, heads", tooltip="choose whose attention is averaged", layout=widgets.Layout(width="auto"))
+    choice = row(c["layers"], c["heads"], note, display="none")
+    choose.observe(lambda change: setattr(choice.layout, "display", None if change.new else "none"), "value")
+    choose.add_class("locloc-choose")
+    return [row(c["deltas"], c["delta0"], c["delta1"], widgets.HBox([c["splitting"], c["split"]]), c["rounds"]), row(c["ppd"], c["source"], choose), choice, row(widgets.Label("presets"), *presets)]
 
 # %% ../nbs/15_widgets.ipynb #15_widgets-015
 def _put(widget, value):
@@ -204,12 +207,12 @@ class PanelGrid(widgets.GridBox):
     def __init__(self, side=320):
         self.side, self.images, self.words = side, {}, {}
         for name in PANELS:
-            self.images[name] = widgets.Image(format="jpeg", layout=widgets.Layout(max_width="100%", height="210px", object_fit="contain", object_position="left top"))
+            self.images[name] = widgets.Image(format="jpeg", layout=widgets.Layout(width="100%", height="200px", object_fit="contain", object_position="left top"))
             self.images[name].add_class(f"locloc-panel-{name}")
-            self.words[name] = widgets.HTML(layout=widgets.Layout(margin="0", width="98%"))
-        titles = [widgets.HTML(f"<b>{title}</b>", layout=widgets.Layout(margin="0")) for title, *_ in PANELS.values()]
+            self.words[name] = widgets.HTML(layout=widgets.Layout(margin="0 2px 4px 2px", width="98%"))
+        titles = [widgets.HTML(f"<b>{title}</b>", layout=widgets.Layout(margin="0 2px")) for title, *_ in PANELS.values()]
         cells = [widgets.VBox(cell) for cell in zip(titles, self.images.values(), self.words.values())]
-        super().__init__(cells, layout=widgets.Layout(grid_template_columns="repeat(auto-fill, minmax(205px, 1fr))", grid_gap="4px 10px", width="100%"))
+        super().__init__(cells, layout=widgets.Layout(grid_template_columns="repeat(3, minmax(0, 1fr))", grid_gap="2px 10px", width="100%"))
 
     def show(self, cut):
         for name, (_, _, words) in PANELS.items():
@@ -256,7 +259,7 @@ def _not_saved(setting):
 
 def _files(tuner):
     "A file name, save, load"
-    name = widgets.Text("params.json", description="file", tooltip="where the setting is kept", continuous_update=True, style=dict(description_width="initial"), layout=widgets.Layout(width="240px"))
+    name = widgets.Text("params.json", description="file", tooltip="where the setting is kept", continuous_update=True, style=dict(description_width="initial"), layout=widgets.Layout(width="180px"))
     save, load = (widgets.Button(description=word, tooltip=f"{word} δ0, δ1, split and rounds", layout=widgets.Layout(width="auto")) for word in ("save", "load"))
     for word, control, action in (("save", save, tuner.save), ("load", load, tuner.load)):
         control.add_class(f"locloc-{word}")
@@ -264,7 +267,7 @@ def _files(tuner):
             with tuner.status.guarded(): action(name.value)
         control.on_click(press)
     name.add_class("locloc-file")
-    return widgets.HBox([name, save, load], layout=widgets.Layout(**_ROW))
+    return widgets.HBox([name, save, load])
 
 # %% ../nbs/15_widgets.ipynb #15_widgets-025
 class ThresholdTuner(_Tuner):
@@ -273,15 +276,18 @@ class ThresholdTuner(_Tuner):
         pictures, # data set, folder, files or arrays, as for `as_dataset`; or a Workbench
         backbone="lowlevel", # attention source or its name, or a FrozenViT
         params:GrabCutParams=None, # to start with; None: the source's preset
+        ppd:float=None, # PPD's hard threshold to start with, [0, 1]; None: the source's preset
         size:int=224, # pictures are squashed to size x size, px, as `make_masks` does
         **options # weights, layers, heads, timm's, as for `load_attention`
     ):
         self.bench = pictures if isinstance(pictures, Workbench) else Workbench(pictures, backbone, size, **options)
-        setting = first_setting(self.bench)
+        first = first_setting(self.bench)
+        setting = replace(first, params=params or first.params, ppd=first.ppd if ppd is None else ppd)
         self.status, self.picker, self.panels = Status(), Picker(self.bench.dataset), PanelGrid()
-        self.controls = SettingControls(setting if params is None else replace(setting, params=params), self.bench.sources, self.status)
+        self.controls = SettingControls(setting, self.bench.sources, self.status)
         self.settler, self.files = Settler(self.bench.cut, self._show, self._fail), _files(self)
-        super().__init__([self.picker, self.controls, self.files, self.status, self.panels], layout=widgets.Layout(width="100%", overflow="hidden"))
+        self.controls.children[-1].children += (self.files,)
+        super().__init__([self.picker, self.controls, self.status, self.panels], layout=widgets.Layout(width="100%", overflow="hidden"))
         self.add_class("locloc-tuner")
         self.picker.observe(self._request, "index"); self.controls.observe(self._request, "setting")
         self.settle()

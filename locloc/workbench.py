@@ -291,7 +291,7 @@ def jpeg(picture:np.ndarray, quality:int=88)->bytes:
     return cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 # %% ../nbs/19_workbench.ipynb #19_workbench-039
-def _swatch(colour): return f'<span style="background:{colour}; border:1px solid; font-size:70%">&emsp;</span> '
+def _swatch(colour, words): return f'<span style="white-space:nowrap"><span style="background:{colour}; border:1px solid; font-size:70%">&emsp;</span> {words}</span>'
 def _percent(x): return f"{x:.1%}".replace("%", " %")
 def _iou(x): return f"{np.floor(x * 100) / 100:.2f}" # never rounded up to the .5 that makes a box right
 
@@ -318,11 +318,11 @@ def _attention_words(cut):
 # %% ../nbs/19_workbench.ipynb #19_workbench-041
 def _trimap_words(cut):
     shares = {code: np.mean(cut.marks == code) for code in TRIMAP}
-    return ", ".join(f"{_swatch(TRIMAP[code][1])}{TRIMAP[code][0]} {_percent(share)}" for code, share in shares.items() if share or code < 3)
+    return ", ".join(_swatch(TRIMAP[code][1], f"{TRIMAP[code][0]} {_percent(share)}") for code, share in shares.items() if share or code < 3)
 
 def _difference_words(cut):
     parts = cut.grabcut & cut.ppd, cut.grabcut & ~cut.ppd, cut.ppd & ~cut.grabcut
-    return ", ".join(f"{_swatch(colour)}{name} {_percent(part.mean())}" for (name, colour), part in zip(DIFFERENCE.items(), parts))
+    return ", ".join(_swatch(colour, f"{name} {_percent(part.mean())}") for (name, colour), part in zip(DIFFERENCE.items(), parts))
 
 # %% ../nbs/19_workbench.ipynb #19_workbench-042
 PANELS = { # name -> title, painter, words
