@@ -9,12 +9,14 @@ __all__ = ['Settler', 'Status', 'Picker', 'SettingControls', 'PanelGrid', 'Thres
 # %% ../nbs/15_widgets.ipynb #15_widgets-003
 import asyncio
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from html import escape
 from io import BytesIO
+from itertools import takewhile
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -78,30 +80,44 @@ class Status(widgets.HTML):
 # %% ../nbs/15_widgets.ipynb #15_widgets-010
 _ROW = dict(flex_flow="row wrap", align_items="center", width="100%")
 
-def _ids(dataset, most=2000):
-    "Names for the jump field; a picture that can't be read still has a number"
-    def name(i):
-        try: return dataset[i].id
-        except PictureError: return f"picture {i + 1}"
-    return [name(i) for i in range(min(len(dataset), most))]
+def _name(dataset, i):
+    "A picture's id; one that can't be read still has a number"
+    try: return dataset[i].id
+    except PictureError: return f"picture {i + 1}"
+
+def _suggestions(dataset, patience=.5):
+    "Names to offer: as many as can be had in so many seconds"
+    end = time.monotonic() + patience
+    return list(takewhile(lambda _: time.monotonic() < end, (_name(dataset, i) for i in range(len(dataset)))))
+
+def _find(dataset, wanted):
+    "Position of a picture by its id or its number"
+    if wanted.isdigit() and 1 <= int(wanted) <= len(dataset): return int(wanted) - 1
+    found = next((i for i in range(len(dataset)) if _name(dataset, i) == wanted), None)
+    if found is None: raise ValueError(f"no picture is called {wanted!r}, and there are {len(dataset)}")
+    return found
 
 # %% ../nbs/15_widgets.ipynb #15_widgets-011
 class Picker(widgets.HBox):
     "Previous, next, number, name; `index` is the position of the picture"
     index = traitlets.Int(0)
 
-    def __init__(self, dataset):
-        count, self.ids = len(dataset), _ids(dataset)
+    def __init__(self, dataset, status):
+        count, self.dataset, self.status = len(dataset), dataset, status
         button = partial(widgets.Button, layout=widgets.Layout(width="auto"), disabled=count < 2)
         self.previous, self.next = button(description="◀ previous", tooltip="the picture before"), button(description="next ▶", tooltip="the picture after")
         self.slider = widgets.IntSlider(1, 1, max(count, 1), description="picture", tooltip="arrow keys: one picture", continuous_update=False,
             disabled=count < 2, style=dict(description_width="initial"), layout=widgets.Layout(flex="1 1 200px", min_width="180px"))
-        self.jump = widgets.Combobox(options=self.ids, placeholder="jump to a name", tooltip="type a name", disabled=not count, continuous_update=False, layout=widgets.Layout(flex="1 1 180px"))
+        self.jump = widgets.Combobox(options=_suggestions(dataset), placeholder="jump to a name or number", tooltip="type a name or a number", disabled=not count, continuous_update=False, layout=widgets.Layout(flex="1 1 180px"))
         for name in ("previous", "next", "slider", "jump"): getattr(self, name).add_class(f"locloc-{name}")
         super().__init__([self.previous, self.next, self.slider, self.jump], layout=widgets.Layout(**_ROW))
         self.previous.on_click(lambda _: self.go(self.index - 1)); self.next.on_click(lambda _: self.go(self.index + 1))
         self.slider.observe(lambda change: self.go(change.new - 1), "value")
-        self.jump.observe(lambda change: change.new in self.ids and self.go(self.ids.index(change.new)), "value")
+        self.jump.observe(self._jump, "value")
+
+    def _jump(self, change):
+        with self.status.guarded():
+            if change.new: self.go(_find(self.dataset, change.new))
 
     def go(self, i):
         "Move to a position, or to the nearest there is"
@@ -283,7 +299,8 @@ class ThresholdTuner(_Tuner):
         self.bench = pictures if isinstance(pictures, Workbench) else Workbench(pictures, backbone, size, **options)
         first = first_setting(self.bench)
         setting = replace(first, params=params or first.params, ppd=first.ppd if ppd is None else ppd)
-        self.status, self.picker, self.panels = Status(), Picker(self.bench.dataset), PanelGrid()
+        self.status, self.panels = Status(), PanelGrid()
+        self.picker = Picker(self.bench.dataset, self.status)
         self.controls = SettingControls(setting, self.bench.sources, self.status)
         self.settler, self.files = Settler(self.bench.cut, self._show, self._fail), _files(self)
         self.controls.children[-1].children += (self.files,)
@@ -359,10 +376,11 @@ def sweep_figure(
     "Every measure against δ1"
     measures = table.measures()
     rows = -(-len(measures) // columns)
-    figure = Figure(figsize=(2.5 * columns, 2.1 * rows), layout="constrained", dpi=90)
+    figure = Figure(figsize=(2.5 * columns, 2.1 * rows + .3), layout="constrained", dpi=90)
     axes = np.ravel(figure.subplots(rows, columns, squeeze=False))
-    for i, (ax, measure) in enumerate(zip(axes, measures)): show_sweep(table.grid.delta1, table.grid.delta0, table.mean(measure), measure, ax, legend=not i)
+    for ax, measure in zip(axes, measures): show_sweep(table.grid.delta1, table.grid.delta0, table.mean(measure), measure, ax, legend=False)
     for ax in axes[len(measures):]: ax.set_axis_off()
+    figure.legend(handles=axes[0].lines, loc="outside upper center", ncols=min(len(table.grid.delta0), 8), fontsize=7.5, frameon=False)
     return figure
 
 # %% ../nbs/15_widgets.ipynb #15_widgets-038
@@ -407,9 +425,9 @@ def worth_words(
 def _sweep_controls(count):
     text = lambda what, values: widgets.Text(" ".join(f"{v:g}" for v in values), description=what, tooltip=f"values of {what} to try", continuous_update=False,
         style=dict(description_width="initial"), layout=widgets.Layout(width="250px"))
-    return dict(count=_entry(widgets.BoundedIntText, min(24, max(count, 1)), "pictures", "how many, the same random ones each time", 1, max(count, 1), "140px"),
+    return dict(count=_entry(widgets.BoundedIntText, min(16, max(count, 1)), "pictures", "how many, the same random ones each time", 1, max(count, 1), "140px"),
         delta0=text("δ0", Grid().delta0), delta1=text("δ1", Grid().delta1),
-        side=widgets.Dropdown(options=[("112 px, fast", 112), ("full size", None)], description="GrabCut on", style=dict(description_width="initial"), layout=widgets.Layout(width="200px")),
+        side=widgets.Dropdown(options=[("full size", None), ("112 px, rough", 112)], tooltip="small copies are four times as fast; they look worse than they are where δ1 is high", description="GrabCut on", style=dict(description_width="initial"), layout=widgets.Layout(width="200px")),
         measure=widgets.Dropdown(options=[], description="measure", disabled=True, tooltip="of the heat map", style=dict(description_width="initial"), layout=widgets.Layout(width="230px")))
 
 # %% ../nbs/15_widgets.ipynb #15_widgets-042
@@ -422,7 +440,7 @@ class SweepPanel(widgets.VBox):
         self.tuner, self.workers, self.table, self.values, self.status = tuner, workers or max((os.cpu_count() or 2) - 1, 1), None, [], Status()
         self.controls, self.heat = _sweep_controls(len(tuner.bench)), widgets.VBox()
         self.runner = Runner("sweep", self._make, lambda item: self.values.append(item), self._finished, self.status)
-        self.curves, self.worth = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", display="none")), widgets.HTML()
+        self.curves, self.worth = widgets.Image(format="png", layout=widgets.Layout(max_width="min(100%, 1000px)", display="none")), widgets.HTML()
         c, row = self.controls, lambda *children: widgets.HBox(children, layout=widgets.Layout(**_ROW))
         super().__init__([row(c["count"], c["delta0"], c["delta1"], c["side"]), self.runner, self.status, c["measure"], self.heat, self.worth, self.curves], layout=widgets.Layout(width="100%", overflow="hidden"))
         self.add_class("locloc-sweep"); c["measure"].add_class("locloc-measure"); self.heat.add_class("locloc-heat")
@@ -439,7 +457,9 @@ class SweepPanel(widgets.VBox):
     def _finished(self): _show_sweep(self)
     def _draw_heat(self, change=None):
         if self.table and self.controls["measure"].value: self.heat.children = [heat_map(self.table, self.controls["measure"].value, self.choose)]
-    def choose(self, cell): self.tuner.params = self.table.grid.params(cell, self.tuner.params) # row and column of the heat map
+    def choose(self, cell): # row and column of the heat map
+        self.tuner.params = p = self.table.grid.params(cell, self.tuner.params)
+        self.status.say(f"δ0 {p.delta0:g} and δ1 {p.delta1:g} are set in the tuner")
 
 # %% ../nbs/15_widgets.ipynb #15_widgets-043
 def _show_sweep(panel):
@@ -499,8 +519,8 @@ def _fill(cell, row):
 
 # %% ../nbs/15_widgets.ipynb #15_widgets-048
 class _Browser(widgets.VBox): # rows made in the background, choosers that filter and sort them, a gallery
-    def __init__(self, choosers, items, make, name, below=()):
-        self.choosers, self.rows, self.failed, self.status, self.gallery = choosers, [], [], Status(), Gallery(self.choose)
+    def __init__(self, choosers, items, make, name, nothing, below=()):
+        self.nothing, self.rows, self.failed, self.status, self.gallery = nothing, [], [], Status(), Gallery(self.choose)
         self.runner = Runner(name, lambda: self._start(items, make), self._add, self.refresh, self.status)
         for chooser in choosers: chooser.observe(lambda change: self.refresh(), "value")
         super().__init__([self.runner, widgets.HBox(choosers, layout=widgets.Layout(**_ROW)), self.status, self.gallery, *below], layout=widgets.Layout(width="100%", overflow="hidden"))
@@ -515,13 +535,15 @@ class _Browser(widgets.VBox): # rows made in the background, choosers that filte
         return len(items), rows()
 
     def _add(self, row):
-        (self.failed if isinstance(row, Exception) else self.rows).append(row)
+        if row is not None: (self.failed if isinstance(row, Exception) else self.rows).append(row) # None: nothing to show of this picture
         if len(self.rows) == len(self.gallery.cells): self.refresh() # a first page while the rest is on its way
 
     def refresh(self):
         "Filter and sort again"
         self.gallery.show(self.arrange(self.rows))
         if self.failed: self.status.fail(ValueError(f"{len(self.failed)} left out: {self.failed[0]}"))
+        elif not self.rows: self.status.fail(ValueError(self.nothing))
+        else: self.status.say("")
 
 # %% ../nbs/15_widgets.ipynb #15_widgets-049
 def _chooser(description, options, width="230px"): return widgets.Dropdown(options=options, description=description, style=dict(description_width="initial"), layout=widgets.Layout(width=width))
@@ -538,10 +560,9 @@ class MaskBrowser(_Browser):
         bench = tuner.bench if tuner else Workbench(pictures, backbone, **options)
         self.tuner, self.below, self._own = tuner, widgets.VBox(), lambda: ThresholdTuner(bench)
         setting = tuner.setting if tuner else first_setting(bench)
-        items = [i for i, id in enumerate(_ids(bench.dataset, len(bench))) if id in store]
         self.order = _chooser("sort by", ["disagreement with PPD, largest first", "area, largest first", "area, smallest first", "IoU, lowest first", "name"], "320px")
-        super().__init__([self.order], items, lambda i: mask_row(bench, store, i, setting), "read masks", [self.below])
-        if not items: self.status.fail(ValueError(f"{store.folder} has no mask of these pictures"))
+        make = lambda i: mask_row(bench, store, i, setting) if bench.dataset[i].id in store else None
+        super().__init__([self.order], range(len(bench)), make, "read masks", f"{store.folder} has no mask of these pictures", [self.below])
 
     def arrange(self, rows):
         keys = {"disagreement": lambda r: -r.disagreement, "area, largest": lambda r: -r.area, "area, smallest": lambda r: r.area, "IoU": lambda r: (np.isnan(r.iou), r.iou), "name": lambda r: r.id}
@@ -563,8 +584,7 @@ class PredictionBrowser(_Browser):
         self.tuner = tuner
         self.kind, self.box = (_chooser(what, ["all", "right", "wrong"], "150px") for what in ("class", "box"))
         self.error = _chooser("error", ["all", *ERRORS], "190px")
-        super().__init__([self.kind, self.box, self.error], range(len(dataset)), lambda i: prediction_row(model, dataset, i), "predict")
-        if not len(dataset): self.status.fail(ValueError("no pictures to predict on"))
+        super().__init__([self.kind, self.box, self.error], range(len(dataset)), lambda i: prediction_row(model, dataset, i), "predict", "no pictures to predict on")
 
     def arrange(self, rows):
         fits = lambda chosen, right: chosen == "all" or right is not None and (chosen == "right") == right
@@ -573,7 +593,7 @@ class PredictionBrowser(_Browser):
     def refresh(self):
         super().refresh()
         counts = {error: sum(row.error == error for row in self.rows) for error in ERRORS}
-        if not self.failed: self.status.say(", ".join(f"{error} {count}" for error, count in counts.items() if count))
+        if self.rows and not self.failed: self.status.say(", ".join(f"{error} {count}" for error, count in counts.items() if count))
 
     def choose(self, row): # the tuner on a row's picture
         if self.tuner: self.tuner.go(row.index)

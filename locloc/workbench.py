@@ -7,8 +7,8 @@ __all__ = ['FAST_SIDE', 'PANELS', 'SOURCES', 'MEASURES', 'CRITERIA', 'TRUTHS', '
            'Setting', 'Kept', 'attention_rows', 'attention_of', 'Cut', 'make_cut', 'judge_mask', 'explain',
            'paint_attention', 'paint_trimap', 'paint_mask', 'paint_difference', 'paint_box', 'shown', 'jpeg', 'frame',
            'Sources', 'source_choice', 'Workbench', 'first_setting', 'chosen_source', 'read_params', 'stability',
-           'edge_contrast', 'attention_agreement', 'Grid', 'sweep_picture', 'sweep', 'SweepTable', 'criteria_worth',
-           'error_type', 'MaskRow', 'mask_row', 'PredictionRow', 'prediction_row']
+           'edge_contrast', 'separation', 'attention_agreement', 'Grid', 'sweep_picture', 'sweep', 'SweepTable',
+           'criteria_worth', 'error_type', 'MaskRow', 'mask_row', 'PredictionRow', 'prediction_row']
 
 # %% ../nbs/19_workbench.ipynb #19_workbench-003
 import os
@@ -451,6 +451,17 @@ def edge_contrast(
     return float(np.linalg.norm(difference, axis=1).mean())
 
 # %% ../nbs/19_workbench.ipynb #19_workbench-058
+def separation(
+    mask:np.ndarray,    # (H, W) bool
+    picture:np.ndarray, # (H, W, 3) uint8 RGB
+)->float:               # in Lab, 0: an empty or full mask
+    "Root of Otsu's between-class variance: how far apart the mean colours inside and outside are, the more the more even both areas"
+    share = mask.mean()
+    if share in (0, 1): return 0.
+    lab = cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    return float(np.linalg.norm(lab[mask].mean(0) - lab[~mask].mean(0)) * np.sqrt(share * (1 - share)))
+
+# %% ../nbs/19_workbench.ipynb #19_workbench-059
 def attention_agreement(
     mask:np.ndarray,      # (H, W) bool
     attention:np.ndarray, # (h, w) float in [0, 1]
@@ -461,15 +472,15 @@ def attention_agreement(
     if spread < 1e-6 or share in (0, 1): return 0.
     return float((wide[inside].mean() - wide.mean()) * share / spread / np.sqrt(share * (1 - share)))
 
-# %% ../nbs/19_workbench.ipynb #19_workbench-061
-MEASURES = "mask IoU", "box IoU", "GT-known", "area", "disagreement", "stability", "edge contrast", "attention agreement"
+# %% ../nbs/19_workbench.ipynb #19_workbench-062
+MEASURES = "mask IoU", "box IoU", "GT-known", "area", "disagreement", "stability", "edge contrast", "attention agreement", "separation"
 CRITERIA, TRUTHS = MEASURES[5:], MEASURES[:2]
 
 @dataclass(frozen=True)
 class Grid:
     "Values of δ0 and δ1 to try"
-    delta0: tuple = (.02, .05, .1, .2, .3) # increasing, [0, 1]
-    delta1: tuple = (.3, .4, .5, .6, .7, .8, .9) # increasing, [0, 1]
+    delta0: tuple = (.02, .1, .2, .3) # increasing, [0, 1]
+    delta1: tuple = (.3, .45, .6, .7, .8, .9) # increasing, [0, 1]
 
     @property
     def shape(self): return len(self.delta0), len(self.delta1)
@@ -477,21 +488,22 @@ class Grid:
     def cells(self): return [(r, c) for r, a in enumerate(self.delta0) for c, b in enumerate(self.delta1) if a <= b]
     def params(self, cell, params): return replace(params, delta0=self.delta0[cell[0]], delta1=self.delta1[cell[1]])
 
-# %% ../nbs/19_workbench.ipynb #19_workbench-062
+# %% ../nbs/19_workbench.ipynb #19_workbench-063
 def _measures(cut, neighbours):
     "One number a measure, in the order of MEASURES"
     found = judge_mask(cut.grabcut, cut.view)
     hit = np.nan if np.isnan(found["box_iou"]) else float(found["box_iou"] >= .5)
     return (found["mask_iou"], found["box_iou"], hit, found["area"], 1 - mask_iou(cut.grabcut, cut.ppd),
-        stability(cut.grabcut, neighbours), edge_contrast(cut.grabcut, cut.view.picture), attention_agreement(cut.grabcut, cut.attention))
+        stability(cut.grabcut, neighbours), edge_contrast(cut.grabcut, cut.view.picture), attention_agreement(cut.grabcut, cut.attention),
+        separation(cut.grabcut, cut.view.picture))
 
-# %% ../nbs/19_workbench.ipynb #19_workbench-063
+# %% ../nbs/19_workbench.ipynb #19_workbench-064
 def sweep_picture(
     bench:Workbench, # whose picture
     i:int,           # its position
     setting:Setting, # everything but δ0 and δ1
     grid:Grid,       # those
-    side:int=112,    # of the copy that GrabCut works on, px
+    side:int=None,   # GrabCut works on a copy of this side, px; None: on the view itself
 )->np.ndarray:       # (δ0, δ1, measures) float32, nan where δ0 > δ1 or the truth is not known
     "All measures of one picture over a grid"
     view, attention, out = bench.view(i), bench.attention(i, setting), np.full((*grid.shape, len(MEASURES)), np.nan, np.float32)
@@ -501,13 +513,13 @@ def sweep_picture(
         out[r, c] = _measures(cut, near)
     return out
 
-# %% ../nbs/19_workbench.ipynb #19_workbench-064
+# %% ../nbs/19_workbench.ipynb #19_workbench-065
 def sweep(
     bench:Workbench, # whose pictures
     which,           # their positions
     setting:Setting, # everything but δ0 and δ1
     grid:Grid=Grid(),# those
-    side:int=112,    # of the copies that GrabCut works on, px
+    side:int=None,   # GrabCut works on copies of this side, px; None: on the views themselves
     workers:int=1,   # threads; GrabCut lets them run side by side
 ): # yields (position, what `sweep_picture` gives, or the PictureError), in order
     "Every picture over a grid; what was measured before is not measured again"
@@ -523,7 +535,7 @@ def sweep(
         while waiting: yield waiting.popleft().result()
     finally: pool.shutdown(wait=False, cancel_futures=True)
 
-# %% ../nbs/19_workbench.ipynb #19_workbench-065
+# %% ../nbs/19_workbench.ipynb #19_workbench-066
 @dataclass(frozen=True, eq=False)
 class SweepTable:
     "What a sweep found"
@@ -539,7 +551,7 @@ class SweepTable:
     def truth(self): return next((m for m in TRUTHS if self.known(m)), None)
     def best(self, measure): return tuple(int(n) for n in np.unravel_index(np.nanargmax(self.mean(measure)), self.grid.shape)) # cell
 
-# %% ../nbs/19_workbench.ipynb #19_workbench-067
+# %% ../nbs/19_workbench.ipynb #19_workbench-068
 def criteria_worth(
     table:SweepTable, # of pictures whose truth is known
 )->list: # dicts, best first: criterion, rho over settings, rho within a picture (mean), picks (cell), truth there and at best
@@ -557,7 +569,7 @@ def criteria_worth(
             within=float(np.nanmean(pairs)) if np.isfinite(pairs).any() else np.nan, picks=picks, reached=float(mean[picks]), best=float(np.nanmax(mean))))
     return sorted(rows, key=lambda row: -row["rho"])
 
-# %% ../nbs/19_workbench.ipynb #19_workbench-070
+# %% ../nbs/19_workbench.ipynb #19_workbench-071
 ERRORS = "right", "wrong class", "part", "too large", "wrong place"
 
 def error_type(
@@ -576,7 +588,7 @@ def error_type(
     if part and (area(box) <= area(true) or not large): return "part"
     return "too large" if large else "wrong place"
 
-# %% ../nbs/19_workbench.ipynb #19_workbench-073
+# %% ../nbs/19_workbench.ipynb #19_workbench-074
 @dataclass(frozen=True, eq=False)
 class MaskRow:
     "One stored mask"
@@ -590,7 +602,7 @@ class MaskRow:
     @property
     def words(self): return f"area {_percent(self.area)}, disagreement {self.disagreement:.2f}" + ("" if np.isnan(self.iou) else f", IoU {_iou(self.iou)}")
 
-# %% ../nbs/19_workbench.ipynb #19_workbench-074
+# %% ../nbs/19_workbench.ipynb #19_workbench-075
 def mask_row(
     bench:Workbench, # the data set
     store,           # MaskStore
@@ -606,7 +618,7 @@ def mask_row(
     return MaskRow(i, view.id, found["area"], 1 - mask_iou(mask, ppd), found["box_iou"] if np.isnan(found["mask_iou"]) else found["mask_iou"],
         jpeg(shown(paint_mask(view.picture, mask), view.shape, side, boxes)))
 
-# %% ../nbs/19_workbench.ipynb #19_workbench-075
+# %% ../nbs/19_workbench.ipynb #19_workbench-076
 @dataclass(frozen=True, eq=False)
 class PredictionRow:
     "One prediction and what is wrong with it"
@@ -624,7 +636,7 @@ class PredictionRow:
         parts = [self.said if self.class_right in (True, None) else f"{self.said}, but it is {self.label}"]
         return ", ".join(parts + ([] if np.isnan(self.iou) else [f"box IoU {_iou(self.iou)}"]) + ([self.error] if self.error else []))
 
-# %% ../nbs/19_workbench.ipynb #19_workbench-076
+# %% ../nbs/19_workbench.ipynb #19_workbench-077
 def prediction_row(
     model,   # LocLoc, or anything with `predict(picture)` and `classes`
     dataset, # Dataset

@@ -16,7 +16,7 @@ def run(*args, cwd=None):
     return subprocess.run([sys.executable, "-c", "from locloc.cli import main; main()", *map(str, args)], capture_output=True, text=True, cwd=cwd, env=os.environ | {"COLUMNS": "160"})
 
 
-@pytest.mark.parametrize("args", [["--help"], ["masks", "--help"], ["evaluate", "--help"], ["predict", "--help"], ["info"]])
+@pytest.mark.parametrize("args", [["--help"], ["masks", "--help"], ["evaluate", "--help"], ["predict", "--help"], ["tune", "--help"], ["info"]])
 def test_help_and_info_do_not_import_torch(args):
     code = f"import sys\nfrom locloc.cli import main\ntry: main({args})\nexcept SystemExit as e: assert not e.code, e.code\nassert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -25,7 +25,7 @@ def test_help_and_info_do_not_import_torch(args):
 
 def test_every_command_is_listed():
     shown = run("--help").stdout
-    for command in ("demo", "masks", "train", "evaluate", "predict", "info"): assert command in shown
+    for command in ("demo", "tune", "masks", "train", "evaluate", "predict", "info"): assert command in shown
 
 
 @pytest.mark.parametrize("args, words", [
@@ -35,12 +35,34 @@ def test_every_command_is_listed():
     (["masks", "--data", "scenes", "--count", "2", "--out", "store", "--source.preset", "papre"], "papre"),
     (["info", "nowhere"], "nowhere"),
     (["train", "geg"], "locloc masks"),
+    (["tune"], "no picture given"),
+    (["tune", "nowhere"], "nowhere"),
+    (["tune", "."], "no pictures there"),
+    (["tune", "scenes", "--attention", "dino_vits16"], "weights"),
 ])
 def test_mistakes_are_one_clear_line(args, words, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stopped: main([a.replace("--source.", "--") for a in args])
     lines = capsys.readouterr().err.strip().splitlines()
     assert stopped.value.code == 1 and lines[-1].startswith("locloc: ") and words in lines[-1]
+
+
+def test_tune_without_voila(monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit): main(["tune", "scenes"])
+    assert "pip install voila" in capsys.readouterr().err
+
+
+def test_tune_params_reach_the_page(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/"params.json").write_text('{"delta0": 0.11, "delta1": 0.66, "split": null, "iterations": 2, "seed": 0}')
+    pages = []
+    monkeypatch.setattr("locloc.cli._serve", lambda code, options: pages.append(code))
+    main(["tune", str(next((root/"data").rglob("*.jpg"))), "--params", "params.json", "--ppd", ".3"])
+    found = {}
+    exec(pages[0].replace("tuning_page(", "found = tuning_page("), found)
+    tuner = found["found"].children[0]
+    assert (tuner.params.delta0, tuner.params.delta1, tuner.params.split, tuner.params.iterations, tuner.setting.ppd) == (.11, .66, None, 2, .3)
 
 
 def test_the_whole_chain(tmp_path, monkeypatch, capsys):

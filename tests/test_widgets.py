@@ -99,7 +99,8 @@ def test_paging(tuner):
     p.slider.value = 6; assert tuner.index == 5
     p.next.click(); assert tuner.index == 5
     p.jump.value = SCENES[2].id; assert tuner.index == 2 and SCENES[2].id in words(tuner)
-    p.jump.value = "nobody"; assert tuner.index == 2
+    p.jump.value = "nobody"; assert tuner.index == 2 and "nobody" in tuner.status.value
+    p.jump.value = "4"; assert tuner.index == 3
     tuner.go(4); assert tuner.index == 4 and p.slider.value == 5
 
 
@@ -227,7 +228,7 @@ def test_sweep_without_truth_and_with_a_broken_file(tmp_path):
     panel.controls["delta0"].value, panel.controls["delta1"].value = ".1 .2", ".4 .6"
     panel.runner.run()
     assert "a.jpg" in panel.status.value and "can't be checked" in panel.worth.value and "stability" in panel.worth.value
-    assert panel.table.measures() == ["area", "disagreement", "stability", "edge contrast", "attention agreement"]
+    assert panel.table.measures() == ["area", "disagreement", "stability", "edge contrast", "attention agreement", "separation"]
 
 
 def test_sweep_in_the_background_can_be_stopped(tuner):
