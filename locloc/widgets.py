@@ -19,6 +19,7 @@ from io import BytesIO
 from itertools import takewhile
 from pathlib import Path
 
+import cv2
 import ipywidgets as widgets
 import numpy as np
 import traitlets
@@ -117,7 +118,9 @@ class Picker(widgets.HBox):
 
     def _jump(self, change):
         with self.status.guarded():
-            if change.new: self.go(_find(self.dataset, change.new))
+            if not change.new: return
+            self.go(_find(self.dataset, change.new))
+            self.jump.value = "" # so that the same name can be given again
 
     def go(self, i):
         "Move to a position, or to the nearest there is"
@@ -218,6 +221,8 @@ def _write(controls, setting):
     controls.note.value = "" if choice else f"{escape(setting.source)} has no layers or heads to choose."
 
 # %% ../nbs/15_widgets.ipynb #15_widgets-021
+_NOTHING = cv2.imencode(".png", np.zeros((1, 1, 4), np.uint8))[1].tobytes() # a transparent pixel
+
 class PanelGrid(widgets.GridBox):
     "Six long-lived pictures with a title above and words below"
     def __init__(self, side=320):
@@ -236,7 +241,7 @@ class PanelGrid(widgets.GridBox):
             self.words[name].value = f'<div style="line-height:1.25; font-size:90%">{words(cut)}</div>'
 
     def clear(self):
-        for name in PANELS: self.images[name].value, self.words[name].value = b"", "–"
+        for name in PANELS: self.images[name].value, self.words[name].value = _NOTHING, "–"
 
 # %% ../nbs/15_widgets.ipynb #15_widgets-023
 class _Tuner(widgets.VBox): # what a tuner can be asked and told

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from locloc.attention import CLSAttention
+from locloc.backbone import load_backbone
 from locloc.data import load_dataset
 from locloc.masks import PPD_THRESHOLDS, PRESETS, GrabCutParams, make_masks
 from locloc.model import Prediction
@@ -329,3 +331,13 @@ def test_page_of_all():
 def test_first_setting_follows_the_source():
     assert first_setting(Workbench(SCENES)).params == PRESETS["lowlevel"] and first_setting(Workbench(SCENES, "locloc-tiny")).ppd == PPD_THRESHOLDS["locloc-tiny"]
     assert replace(first_setting(Workbench(SCENES)), ppd=.1).source == "lowlevel"
+
+
+def test_any_backbone_can_be_the_source():
+    vit = load_backbone("test_vit", weights=False)
+    for source in (vit, CLSAttention(vit, layers=(0,))):
+        tuner = ThresholdTuner(SCENES, source, params=GrabCutParams(.2, .6))
+        assert tuner.setting.source == "test_vit" and tuner.controls.controls["layers"].options == tuple(range(vit.depth)) and alive(tuner)
+    assert tuner.controls.controls["layers"].value == (0,) and tuner.source.layers == (0,)
+    tuner.controls.controls["heads"].value = (1,)
+    assert np.allclose(tuner.source(tuner.bench.view(0).picture[None])[0], tuner.bench.attention(0, tuner.setting), atol=1e-5)
