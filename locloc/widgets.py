@@ -325,22 +325,7 @@ class ThresholdTuner(_Tuner):
     def _fail(self, error): self.panels.clear(); self.status.fail(error)
 
 # %% ../nbs/15_widgets.ipynb #15_widgets-033
-class Runner(widgets.HBox):
-    "A long job, item by item: start, stop, a bar, words"
-    def __init__(self,
-        name,     # on the button
-        make,     # () -> (how many items, their iterator); what the iterator does runs in a thread
-        each,     # gets every item
-        finished, # called at the end, or when stopped
-        status,   # Status for errors
-    ):
-        self.make, self.each, self.finished, self.status, self.task, self.stopping, self.pool = make, each, finished, status, None, False, ThreadPoolExecutor(1)
-        self.start, self.stop = widgets.Button(description=name, tooltip=f"{name}, in the background", layout=widgets.Layout(width="auto")), widgets.Button(description="stop", tooltip="keep what is done", disabled=True, layout=widgets.Layout(width="auto"))
-        self.bar, self.words = widgets.IntProgress(layout=widgets.Layout(width="180px")), widgets.Label()
-        super().__init__([self.start, self.stop, self.bar, self.words], layout=widgets.Layout(**_ROW))
-        for word in ("start", "stop"): getattr(self, word).add_class(f"locloc-{word}")
-        self.start.on_click(lambda _: self.run()); self.stop.on_click(lambda _: setattr(self, "stopping", True))
-
+class _Job(widgets.HBox): # how a Runner runs
     def run(self):
         "Start; without an event loop, do it all"
         with self.status.guarded():
@@ -365,7 +350,25 @@ class Runner(widgets.HBox):
         self.words.value = f"{self.bar.value} of {self.bar.max}{', stopped' * self.stopping}"
         self.finished()
 
-# %% ../nbs/15_widgets.ipynb #15_widgets-036
+# %% ../nbs/15_widgets.ipynb #15_widgets-034
+class Runner(_Job):
+    "A long job, item by item: start, stop, a bar, words"
+    def __init__(self,
+        name,     # on the button
+        make,     # () -> (how many items, their generator); what the generator does runs in a thread
+        each,     # gets every item
+        finished, # called at the end, or when stopped
+        status,   # Status for errors
+    ):
+        self.make, self.each, self.finished, self.status, self.task, self.stopping, self.pool = make, each, finished, status, None, False, ThreadPoolExecutor(1)
+        button = partial(widgets.Button, layout=widgets.Layout(width="auto"))
+        self.start, self.stop = button(description=name, tooltip=f"{name}, in the background"), button(description="stop", tooltip="keep what is done", disabled=True)
+        self.bar, self.words = widgets.IntProgress(layout=widgets.Layout(width="180px")), widgets.Label()
+        super().__init__([self.start, self.stop, self.bar, self.words], layout=widgets.Layout(**_ROW))
+        for word in ("start", "stop"): getattr(self, word).add_class(f"locloc-{word}")
+        self.start.on_click(lambda _: self.run()); self.stop.on_click(lambda _: setattr(self, "stopping", True))
+
+# %% ../nbs/15_widgets.ipynb #15_widgets-037
 def _values(text):
     "Numbers in [0, 1] from a text field, in order"
     try: values = tuple(sorted({float(part) for part in text.replace(",", " ").split()}))
@@ -373,7 +376,7 @@ def _values(text):
     if not values or values[0] < 0 or values[-1] > 1: raise ValueError(f"wanted numbers from 0 to 1, got {text!r}")
     return values
 
-# %% ../nbs/15_widgets.ipynb #15_widgets-037
+# %% ../nbs/15_widgets.ipynb #15_widgets-038
 def sweep_figure(
     table:SweepTable, # what a sweep found
     columns:int=4,    # curves a row
@@ -388,7 +391,7 @@ def sweep_figure(
     figure.legend(handles=axes[0].lines, loc="outside upper center", ncols=min(len(table.grid.delta0), 8), fontsize=7.5, frameon=False)
     return figure
 
-# %% ../nbs/15_widgets.ipynb #15_widgets-038
+# %% ../nbs/15_widgets.ipynb #15_widgets-039
 def _heat_cell(value, low, high, best, tooltip): # best: it is the largest
     "A button whose colour and text are a value"
     share = (value - low) / (high - low) if high > low else .5
@@ -396,7 +399,7 @@ def _heat_cell(value, low, high, best, tooltip): # best: it is the largest
     style = dict(button_color=to_hex((red, green, blue)), text_color="black" if .3 * red + .59 * green + .11 * blue > .45 else "white", font_weight="bold" if best else "")
     return widgets.Button(description=f"{value:.2f}{'*' * best}" if abs(value) < 10 else f"{value:.1f}{'*' * best}", tooltip=tooltip, style=style, layout=widgets.Layout(width="auto", margin="1px"))
 
-# %% ../nbs/15_widgets.ipynb #15_widgets-039
+# %% ../nbs/15_widgets.ipynb #15_widgets-040
 def heat_map(
     table:SweepTable, # what a sweep found
     measure:str,      # one of its measures
@@ -414,7 +417,7 @@ def heat_map(
             children.append(cell)
     return widgets.GridBox(children, layout=widgets.Layout(grid_template_columns=f"60px repeat({len(grid.delta1)}, minmax(48px, 74px))", width="100%"))
 
-# %% ../nbs/15_widgets.ipynb #15_widgets-040
+# %% ../nbs/15_widgets.ipynb #15_widgets-041
 def worth_words(
     table:SweepTable, # what a sweep found
 )->str:               # HTML
@@ -426,7 +429,7 @@ def worth_words(
     line = "<tr><td>{criterion}</td><td>{rho:.2f}</td><td>{within:.2f}</td><td>{at}</td><td>{reached:.3f}</td></tr>"
     return f'<table style="border-spacing:12px 2px; text-align:left">{head}{"".join(line.format(**row, at=at(row["picks"])) for row in rows)}</table>ρ: Spearman’s rank correlation with the true {rows[0]["truth"]}'
 
-# %% ../nbs/15_widgets.ipynb #15_widgets-041
+# %% ../nbs/15_widgets.ipynb #15_widgets-042
 def _sweep_controls(count):
     text = lambda what, values: widgets.Text(" ".join(f"{v:g}" for v in values), description=what, tooltip=f"values of {what} to try", continuous_update=False,
         style=dict(description_width="initial"), layout=widgets.Layout(width="250px"))
@@ -435,7 +438,7 @@ def _sweep_controls(count):
         side=widgets.Dropdown(options=[("full size", None), ("112 px, rough", 112)], tooltip="small copies are four times as fast; they look worse than they are where δ1 is high", description="GrabCut on", style=dict(description_width="initial"), layout=widgets.Layout(width="200px")),
         measure=widgets.Dropdown(options=[], description="measure", disabled=True, tooltip="of the heat map", style=dict(description_width="initial"), layout=widgets.Layout(width="230px")))
 
-# %% ../nbs/15_widgets.ipynb #15_widgets-042
+# %% ../nbs/15_widgets.ipynb #15_widgets-043
 class SweepPanel(widgets.VBox):
     "Every measure over a grid of δ0 and δ1 on some pictures of a tuner; pressing a value sets the tuner"
     def __init__(self,
@@ -466,7 +469,7 @@ class SweepPanel(widgets.VBox):
         self.tuner.params = p = self.table.grid.params(cell, self.tuner.params)
         self.status.say(f"δ0 {p.delta0:g} and δ1 {p.delta1:g} are set in the tuner")
 
-# %% ../nbs/15_widgets.ipynb #15_widgets-043
+# %% ../nbs/15_widgets.ipynb #15_widgets-044
 def _show_sweep(panel):
     "Heat map, curves and the worth of the criteria, of the pictures that could be read"
     failed = [str(v) for _, v in panel.values if isinstance(v, PictureError)]
@@ -484,7 +487,7 @@ def _show_sweep(panel):
     sweep_figure(panel.table).savefig(file, format="png")
     panel.curves.value, panel.curves.layout.display = file.getvalue(), None
 
-# %% ../nbs/15_widgets.ipynb #15_widgets-046
+# %% ../nbs/15_widgets.ipynb #15_widgets-047
 class Gallery(widgets.VBox):
     "Pages of thumbnails with a button and words below each; pressing one calls `click(row)`"
     def __init__(self, click, per_page=12):
@@ -513,7 +516,7 @@ class Gallery(widgets.VBox):
         self.where.value = f"{page * size + 1} to {page * size + len(shown)} of {len(rows)}" if rows else "nothing to show"
         self.previous.disabled, self.next.disabled = page == 0, (page + 1) * size >= len(rows)
 
-# %% ../nbs/15_widgets.ipynb #15_widgets-047
+# %% ../nbs/15_widgets.ipynb #15_widgets-048
 def _fill(cell, row):
     "A row in a gallery's cell; None: the cell is hidden"
     cell.layout.display = "none" if row is None else None
@@ -522,7 +525,7 @@ def _fill(cell, row):
     picture.value, button.description, button.tooltip = row.thumbnail, row.id.rsplit("/", 1)[-1], f"open {row.id}"
     words.value = f'<div style="line-height:1.25; font-size:90%">{escape(row.words)}</div>'
 
-# %% ../nbs/15_widgets.ipynb #15_widgets-048
+# %% ../nbs/15_widgets.ipynb #15_widgets-049
 class _Browser(widgets.VBox): # rows made in the background, choosers that filter and sort them, a gallery
     def __init__(self, choosers, items, make, name, nothing, below=()):
         self.nothing, self.rows, self.failed, self.status, self.gallery = nothing, [], [], Status(), Gallery(self.choose)
@@ -550,7 +553,7 @@ class _Browser(widgets.VBox): # rows made in the background, choosers that filte
         elif not self.rows: self.status.fail(ValueError(self.nothing))
         else: self.status.say("")
 
-# %% ../nbs/15_widgets.ipynb #15_widgets-049
+# %% ../nbs/15_widgets.ipynb #15_widgets-050
 def _chooser(description, options, width="230px"): return widgets.Dropdown(options=options, description=description, style=dict(description_width="initial"), layout=widgets.Layout(width=width))
 
 class MaskBrowser(_Browser):
@@ -578,7 +581,7 @@ class MaskBrowser(_Browser):
         if not self.below.children: self.below.children = [self.tuner]
         self.tuner.go(row.index)
 
-# %% ../nbs/15_widgets.ipynb #15_widgets-051
+# %% ../nbs/15_widgets.ipynb #15_widgets-052
 class PredictionBrowser(_Browser):
     "A model's classes, maps and boxes on a data set, filtered by what is right and what is wrong"
     def __init__(self,
@@ -604,7 +607,7 @@ class PredictionBrowser(_Browser):
         if self.tuner: self.tuner.go(row.index)
         self.status.say(f"{row.id}: {row.words}")
 
-# %% ../nbs/15_widgets.ipynb #15_widgets-055
+# %% ../nbs/15_widgets.ipynb #15_widgets-056
 def tuning_page(
     pictures, # data set, folder, files or arrays, as for `as_dataset`
     **options # as for `ThresholdTuner`

@@ -562,7 +562,7 @@ def criteria_worth(
     rank = lambda a, b: spearmanr(a, b).statistic if np.ptp(a) > 0 and np.ptp(b) > 0 else np.nan
     mean, rows = table.mean(truth), []
     within = flat(truth)
-    for criterion in CRITERIA:
+    for criterion in filter(table.known, CRITERIA):
         pairs = [rank(a, b) for a, b in zip(flat(criterion), within) if not np.isnan(b).any()]
         picks = table.best(criterion)
         rows.append(dict(criterion=criterion, truth=truth, rho=float(rank(table.mean(criterion)[cells], mean[cells])),

@@ -341,3 +341,10 @@ def test_any_backbone_can_be_the_source():
     assert tuner.controls.controls["layers"].value == (0,) and tuner.source.layers == (0,)
     tuner.controls.controls["heads"].value = (1,)
     assert np.allclose(tuner.source(tuner.bench.view(0).picture[None])[0], tuner.bench.attention(0, tuner.setting), atol=1e-5)
+
+
+def test_sweep_of_a_single_setting(tuner):
+    panel = SweepPanel(tuner, workers=1)
+    panel.controls["count"].value, panel.controls["delta0"].value, panel.controls["delta1"].value = 2, ".1", ".6"
+    panel.runner.run()
+    assert "⚠" not in panel.status.value and "stability" not in panel.table.measures() and len(panel.curves.value) > 1000
