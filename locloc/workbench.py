@@ -215,19 +215,23 @@ def explain(
 
 # %% ../nbs/19_workbench.ipynb #19_workbench-029
 def _rgb(colour): return tuple(round(255 * c) for c in to_rgb(colour))
-def _grey(picture): return np.repeat(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None], 3, -1)
+def _grey(picture): return cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+def _coloured(codes, colours): # (S, S) uint8 -> (S, S, 3), much faster than indexing
+    table = np.zeros((256, 1, 3), np.uint8)
+    table[:len(colours), 0] = colours
+    return cv2.LUT(cv2.cvtColor(codes, cv2.COLOR_GRAY2RGB), table)
 
 def paint_attention(cut:Cut)->np.ndarray: # (S, S, 3) uint8 RGB
     "Magma over the picture, on a fixed scale"
     wide = cv2.resize(cut.attention, cut.marks.shape[::-1])
-    colours = cv2.applyColorMap((wide * 255).round().astype(np.uint8), cv2.COLORMAP_MAGMA)[..., ::-1]
+    colours = cv2.cvtColor(cv2.applyColorMap((wide * 255).astype(np.uint8), cv2.COLORMAP_MAGMA), cv2.COLOR_BGR2RGB)
     return cv2.addWeighted(cut.view.picture, .5, colours, .5, 0)
 
 # %% ../nbs/19_workbench.ipynb #19_workbench-030
 def paint_trimap(cut:Cut)->np.ndarray: # (S, S, 3) uint8 RGB
     "The trimap's colours over the grey picture"
-    palette = np.array([_rgb(TRIMAP[code][1]) for code in range(4)], np.uint8)
-    return cv2.addWeighted(_grey(cut.view.picture), .35, palette[cut.marks], .65, 0)
+    colours = _coloured(cut.marks, [_rgb(TRIMAP[code][1]) for code in range(4)])
+    return cv2.addWeighted(_grey(cut.view.picture), .35, colours, .65, 0)
 
 # %% ../nbs/19_workbench.ipynb #19_workbench-031
 def paint_mask(
@@ -235,16 +239,17 @@ def paint_mask(
     mask:np.ndarray,    # (S, S) bool
 )->np.ndarray:          # (S, S, 3) uint8 RGB
     "The picture stays bright inside, its outline is white, the rest goes dark and grey"
-    painted = np.where(mask[..., None], picture, (_grey(picture) * np.float32(.35)).astype(np.uint8))
-    outlines = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0]
+    inside = mask.astype(np.uint8)
+    painted = cv2.copyTo(picture, inside, cv2.convertScaleAbs(_grey(picture), alpha=.35))
+    outlines = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0]
     return cv2.drawContours(painted, outlines, -1, (255, 255, 255), 1)
 
 # %% ../nbs/19_workbench.ipynb #19_workbench-032
 def paint_difference(cut:Cut)->np.ndarray: # (S, S, 3) uint8 RGB
     "Where GrabCut's and PPD's masks agree, and which has what the other lacks"
-    palette = np.array([(40, 40, 40), *map(_rgb, DIFFERENCE.values())], np.uint8)
-    which = np.where(cut.grabcut & cut.ppd, 1, np.where(cut.grabcut, 2, np.where(cut.ppd, 3, 0)))
-    return cv2.addWeighted(_grey(cut.view.picture), .4, palette[which], .6, 0)
+    both, ours, theirs = map(_rgb, DIFFERENCE.values())
+    which = cut.grabcut + 2 * cut.ppd.astype(np.uint8)
+    return cv2.addWeighted(_grey(cut.view.picture), .4, _coloured(which, [(40, 40, 40), ours, theirs, both]), .6, 0)
 
 # %% ../nbs/19_workbench.ipynb #19_workbench-034
 _DASHES = {"true": None, "predicted": (9, 5), "baseline": (2, 5)} # px drawn, px left out
