@@ -109,7 +109,7 @@ class Picker(widgets.HBox):
         self.previous, self.next = button(description="◀ previous", tooltip="the picture before"), button(description="next ▶", tooltip="the picture after")
         self.slider = widgets.IntSlider(1, 1, max(count, 1), description="picture", tooltip="arrow keys: one picture", continuous_update=False,
             disabled=count < 2, style=dict(description_width="initial"), layout=widgets.Layout(flex="1 1 200px", min_width="180px"))
-        self.jump = widgets.Combobox(options=_suggestions(dataset), placeholder="jump to a name or number", tooltip="type a name or a number", disabled=not count, continuous_update=False, layout=widgets.Layout(flex="1 1 180px"))
+        self.jump = widgets.Combobox(options=_suggestions(dataset), placeholder="name or number", tooltip="type a name or a number", disabled=not count, continuous_update=False, layout=widgets.Layout(flex="1 1 180px"))
         for name in ("previous", "next", "slider", "jump"): getattr(self, name).add_class(f"locloc-{name}")
         super().__init__([self.previous, self.next, self.slider, self.jump], layout=widgets.Layout(**_ROW))
         self.previous.on_click(lambda _: self.go(self.index - 1)); self.next.on_click(lambda _: self.go(self.index + 1))

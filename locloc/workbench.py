@@ -296,8 +296,10 @@ def jpeg(picture:np.ndarray, quality:int=88)->bytes:
     return cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 # %% ../nbs/19_workbench.ipynb #19_workbench-039
-def _swatch(colour, words): return f'<span style="white-space:nowrap"><span style="background:{colour}; border:1px solid; font-size:70%">&emsp;</span> {words}</span>'
-def _percent(x): return f"{x:.1%}".replace("%", " %")
+def _swatch(colour, words): # never at the end of a line without its first word
+    first, _, rest = words.partition(" ")
+    return f'<span style="white-space:nowrap"><span style="background:{colour}; border:1px solid; font-size:70%">&emsp;</span> {first}</span> {rest}'
+def _percent(x): return f"{x:.1%}".replace("%", "\u00a0%")
 def _iou(x): return f"{np.floor(x * 100) / 100:.2f}" # never rounded up to the .5 that makes a box right
 
 def _mask_words(mask, other, other_name, view, exact=True):
