@@ -228,7 +228,7 @@ class PanelGrid(widgets.GridBox):
     def __init__(self, side=320):
         self.side, self.images, self.words = side, {}, {}
         for name in PANELS:
-            self.images[name] = widgets.Image(format="jpeg", layout=widgets.Layout(width="100%", height="200px", object_fit="contain", object_position="left top"))
+            self.images[name] = widgets.Image(format="jpeg", layout=widgets.Layout(width="100%", height="clamp(180px, 23vh, 420px)", object_fit="contain", object_position="left top"))
             self.images[name].add_class(f"locloc-panel-{name}")
             self.words[name] = widgets.HTML(layout=widgets.Layout(margin="0 2px 4px 2px", width="98%"))
         titles = [widgets.HTML(f"<b>{title}</b>", layout=widgets.Layout(margin="0 2px")) for title, *_ in PANELS.values()]
@@ -614,5 +614,5 @@ def tuning_page(
 )->widgets.Tab:
     "Tuner and sweep as two tabs of one page"
     tuner = ThresholdTuner(pictures, **options)
-    panel = SweepPanel(tuner)
-    return widgets.Tab([tuner, panel], titles=["Tuner", "Sweep"])
+    for image in tuner.panels.images.values(): image.layout.height = "clamp(180px, 25vh, 480px)" # nothing else is on the page
+    return widgets.Tab([tuner, SweepPanel(tuner)], titles=["Tuner", "Sweep"])
