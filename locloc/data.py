@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
-from .boxes import crop_boxes, mask_box, scale_boxes
+from .boxes import CONTOURS, crop_boxes, mask_box, scale_boxes
 from .scenes import SCENE_CLASSES, make_scene, scene_mask
 
 # %% ../nbs/01_data.ipynb #01_data-005
@@ -258,13 +258,51 @@ def _layout(protocol, size):
     x0, y0 = round((w1 - protocol.size) / 2), round((h1 - protocol.size) / 2)
     return (h1, w1), np.array([x0, y0, x0 + protocol.size, y0 + protocol.size])
 
+# %% ../nbs/01_data.ipynb #01_data-038
+_CHOICES = {"threshold_rule": ("fixed", "sweep"), "contours": CONTOURS, "map_interpolation": ("bilinear", "bicubic")}
+
 def _check(protocol):
-    if protocol.threshold_rule not in ("fixed", "sweep"):
-        raise ValueError(f'threshold_rule must be "fixed" or "sweep", got {protocol.threshold_rule!r}')
+    for field, choices in _CHOICES.items():
+        if (got := getattr(protocol, field)) not in choices: raise ValueError(f"{field} must be one of {', '.join(choices)}, got {got!r}")
     if not (protocol.crop or protocol.squash): raise ValueError("a protocol that keeps the aspect must crop")
     if protocol.size > protocol.resize: raise ValueError(f"crop {protocol.crop} exceeds resize {protocol.resize}")
 
-# %% ../nbs/01_data.ipynb #01_data-038
+# %% ../nbs/01_data.ipynb #01_data-040
+def _resized(protocol, array, how): # (H, W) or (H, W, 3) -> the input's part of it
+    (h, w), (x0, y0, x1, y1) = _layout(protocol, array.shape[:2])
+    return np.ascontiguousarray(cv2.resize(array, (w, h), interpolation=how)[y0:y1, x0:x1])
+
+def _picture(protocol, picture): # (H, W, 3) uint8 -> (S, S, 3) uint8
+    (h, w), _ = _layout(protocol, picture.shape[:2])
+    return _resized(protocol, picture, cv2.INTER_AREA if h * w < picture.shape[0] * picture.shape[1] else cv2.INTER_LINEAR)
+
+def _mask(protocol, mask): # (H, W) bool -> (S, S) bool
+    return _picture(protocol, mask.astype(np.uint8) * 255) > 127
+
+# %% ../nbs/01_data.ipynb #01_data-041
+def _boxes(protocol, boxes, size, inclusive=False): # (K, 4) of a picture of this size -> (K, 4) px of the input, clipped
+    resized, window = _layout(protocol, size)
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)[:1 if protocol.first_box_only else None]
+    if inclusive: boxes = np.minimum(boxes, np.tile([size[1] - 1, size[0] - 1], 2))
+    boxes = crop_boxes(scale_boxes(boxes, size, resized), window)
+    return np.floor(boxes) if inclusive else boxes
+
+def _to_original(protocol, boxes, size): # (K, 4) px of the input -> (K, 4) px of the picture of this size
+    resized, window = _layout(protocol, size)
+    return scale_boxes(np.asarray(boxes, dtype=np.float64).reshape(-1, 4) + np.tile(window[:2], 2), resized, size)
+
+# %% ../nbs/01_data.ipynb #01_data-043
+def _regions(protocol, mask, ignore=None): # (H, W) bool, None: nothing to ignore -> (S, S) uint8: 1 object, 0 not, 255 ignore
+    regions = _resized(protocol, mask.astype(np.uint8), cv2.INTER_NEAREST)
+    if ignore is not None: regions[(_resized(protocol, ignore.astype(np.uint8), cv2.INTER_NEAREST) > 0) & (regions == 0)] = 255
+    return regions
+
+def _score_map(protocol, score_map): # (h, w) float over the input -> (S, S) float32 in [0, 1]
+    how = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}[protocol.map_interpolation]
+    wide = cv2.resize(np.asarray(score_map, dtype=np.float32), (protocol.size,) * 2, interpolation=how)
+    return (wide - wide.min()) / np.ptp(wide) if np.ptp(score_map) > 0 else np.zeros_like(wide)
+
+# %% ../nbs/01_data.ipynb #01_data-044
 @dataclass(frozen=True)
 class Protocol:
     "How a picture becomes the square input, and how its boxes are compared"
@@ -272,47 +310,34 @@ class Protocol:
     resize: int # side it is squashed to, or length of its shorter side, px
     squash: bool # True: both sides become `resize`; False: the aspect is kept
     crop: int | None = None # side of the middle that is kept, px; None: all (only with squash)
-    threshold: float = .5 # of the map's largest value, where the rule is "fixed"
+    threshold: float = .5 # of the map's largest value, for methods that bring none of their own
     threshold_rule: str = "fixed" # "fixed", or "sweep": the best on the evaluated split, an oracle
-    contours: str = "largest" # "largest" or "all", see `boxes_from_map`
+    contours: str = "largest" # "largest", "pixels" or "all", see `boxes_from_map`
     inclusive: bool = False # boxes are compared as wsolevaluation does
     first_box_only: bool = False # the first true box alone counts
     iou: float = .5 # overlap that makes a box right
+    strict: bool = False # an overlap of exactly `iou` is not enough
+    map_interpolation: str = "bilinear" # "bilinear" or "bicubic": how a score map gets the input's size
 
     __post_init__ = _check
+    picture, mask, boxes, to_original, regions, score_map = _picture, _mask, _boxes, _to_original, _regions, _score_map
 
     @property
     def size(self): return self.crop or self.resize # side of the input, px
 
-    def picture(self, picture): # (H, W, 3) uint8 -> (S, S, 3) uint8
-        (h, w), (x0, y0, x1, y1) = _layout(self, picture.shape[:2])
-        how = cv2.INTER_AREA if h * w < picture.shape[0] * picture.shape[1] else cv2.INTER_LINEAR
-        return np.ascontiguousarray(cv2.resize(picture, (w, h), interpolation=how)[y0:y1, x0:x1])
+    @property
+    def least_iou(self): return float(np.nextafter(self.iou, 1)) if self.strict else self.iou # a box is right at or above this
 
-    def mask(self, mask): # (H, W) bool -> (S, S) bool
-        return self.picture(mask.astype(np.uint8) * 255) > 127
-
-    def boxes(self, boxes, size, inclusive=False): # (K, 4) of a picture of this size -> (K, 4) px of the input, clipped
-        resized, window = _layout(self, size)
-        boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)[:1 if self.first_box_only else None]
-        if inclusive: boxes = np.minimum(boxes, np.tile([size[1] - 1, size[0] - 1], 2))
-        boxes = crop_boxes(scale_boxes(boxes, size, resized), window)
-        return np.floor(boxes) if inclusive else boxes
-
-    def to_original(self, boxes, size): # (K, 4) px of the input -> (K, 4) px of the picture of this size
-        resized, window = _layout(self, size)
-        return scale_boxes(np.asarray(boxes, dtype=np.float64).reshape(-1, 4) + np.tile(window[:2], 2), resized, size)
-
-# %% ../nbs/01_data.ipynb #01_data-039
+# %% ../nbs/01_data.ipynb #01_data-045
 PROTOCOLS = {p.name: p for p in (
-    Protocol("wsoleval", resize=224, squash=True, threshold_rule="sweep", inclusive=True),
+    Protocol("wsoleval", resize=224, squash=True, threshold_rule="sweep", inclusive=True, map_interpolation="bicubic"),
     Protocol("locloc", resize=256, squash=False, crop=224),
     Protocol("locloc_first_box", resize=256, squash=False, crop=224, first_box_only=True),
-    Protocol("tscam", resize=224, squash=True),
-    Protocol("bas", resize=256, squash=True, crop=224),
+    Protocol("tscam", resize=224, squash=True, threshold=.2, inclusive=True),
+    Protocol("bas", resize=256, squash=True, crop=224, contours="pixels", strict=True),
 )}
 
-# %% ../nbs/01_data.ipynb #01_data-040
+# %% ../nbs/01_data.ipynb #01_data-046
 def get_protocol(
     name, # one of PROTOCOLS, or a Protocol
 ): # Protocol
