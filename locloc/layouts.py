@@ -56,7 +56,7 @@ class _Builder:
     def add_mask(self, i, mask): self.masks.append(mask), self.mask_of.append(i)
 
     def index(self, source, folder, classes, mask_folder=None, keep=None):
-        keep = np.arange(len(self.place)) if keep is None else np.asarray(keep)
+        keep = np.arange(len(self.place)) if keep is None else np.asarray(keep, dtype=int)
         boxes, box_starts = _grouped(np.frombuffer(self.boxes).reshape(-1, 4), self.box_of, keep, len(self.place))
         masks, mask_starts = _grouped(_bytes(self.masks), self.mask_of, keep, len(self.place))
         ignores = _bytes([self.ignores.get(i, "") for i in keep]) if self.ignores else np.zeros(len(keep), dtype="S1")
@@ -429,5 +429,6 @@ def read_index(
         with np.load(path, allow_pickle=False) as kept: return Index(**{f.name: kept[f.name] for f in fields(Index)})
     except (OSError, ValueError, KeyError): pass
     index = layout.read(folder, split)
+    if not len(index): raise ValueError(f"{folder} has no pictures of the split {split!r}, though its lists know it")
     if len(index) >= _LARGE: _keep(index, path)
     return index
