@@ -387,6 +387,12 @@ def _held_out(held_out, tools, protocols, batch_size): # protocol's name -> {met
     return {j.protocol.name: {name: metric.compute()["threshold"] for name, metric in j.sweeps.items()} for j in judges}
 
 # %% ../nbs/12_evaluate.ipynb #12_evaluate-036
+def _report(header, judges, tools, figure_rows):
+    rows = [row for make in (_box_rows, _mask_rows, _error_rows, _class_rows) for judge in judges for row in make(judge, tools)]
+    figures = (fig4(figure_rows), _figures(judges)) if figure_rows else (None, {})
+    return Report(header, _settings(judges, tools), tuple(rows), *figures)
+
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-037
 def evaluate(
     dataset,                # Dataset
     model=None,             # LocLoc; either head may be missing. None: masks and trivial rows only
@@ -414,10 +420,9 @@ def evaluate(
         chosen = {} if held_out is None else _held_out(held_out, tools, protocols, batch_size)
         judges = [_Judge(p, model.threshold if model is not None else .5, chosen.get(p.name), None if train is None else mean_box(train, p)) for p in protocols]
         counts, unknown, figure_rows = _run(dataset, judges, tools, batch_size, drawn, bar)
-    rows = [row for make in (_box_rows, _mask_rows, _error_rows, _class_rows) for judge in judges for row in make(judge, tools)]
     header = _header(dataset, judges, tools, command or _command(), counts, unknown)
     for name, other in (("mean training box", train), ("held-out thresholds", held_out)):
         if other is not None: header[name] = f"{other.name}, split {other.split}: {len(other)} pictures"
-    report = Report(header, _settings(judges, tools), tuple(rows), fig4(figure_rows) if figure_rows else None, _figures(judges) if figure_rows else {})
+    report = _report(header, judges, tools, figure_rows)
     if folder is not None: report.save(folder)
     return report
