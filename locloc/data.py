@@ -146,10 +146,16 @@ def _open_sized(path, size, said):
         raise PictureError(f"{path}: is {picture.shape[1]} x {picture.shape[0]}, but {said} says {size[1]} x {size[0]}")
     return picture
 
+def _open_mask(path, size):
+    if size is None: # as wsolevaluation reads OpenImages' masks, which are not always as large as its pictures: any grey counts
+        with _reading(path), Image.open(path) as mask: return np.asarray(mask.convert("L")) > 0
+    grey = _open_sized(path, size, "its picture")[..., 0]
+    return grey > grey.max() // 2
+
 def _open_masks(paths, size):
-    "What any of the mask files shows"
-    greys = [_open_sized(path, size, "its picture")[..., 0] for path in paths]
-    return np.any([grey > grey.max() // 2 for grey in greys], axis=0)
+    "What any of the mask files shows, in the first one's size"
+    masks = [_open_mask(path, size) for path in paths]
+    return np.any([cv2.resize(m.astype(np.uint8), masks[0].shape[::-1], interpolation=cv2.INTER_NEAREST) > 0 for m in masks], axis=0)
 
 def _header_size(path):
     with _reading(path), Image.open(path) as picture: # the header only
@@ -160,12 +166,13 @@ def _header_size(path):
 def _index_sample(index, i):
     path = index.paths[i].decode()
     picture, (h, w) = Path(str(index.folder))/path, index.sizes[i].tolist()
-    size = (h, w) if h else _header_size(picture)
     boxes = index.boxes[slice(*index.box_starts[i:i + 2])]
     masks = [Path(str(index.mask_folder))/m.decode() for m in index.masks[slice(*index.mask_starts[i:i + 2])]]
     ignore = [Path(str(index.mask_folder))/index.ignores[i].decode()] if index.ignores[i] else None
+    size = (h, w) if h else _header_size(masks[0] if masks and not picture.is_file() else picture)
+    mask_size = size if h else None
     return Sample(path.removeprefix("images/"), int(index.labels[i]), size, boxes if len(boxes) else None, partial(_open_sized, picture, size, str(index.source)),
-        partial(_open_masks, masks, size) if masks else None, partial(_open_masks, ignore, size) if ignore else None)
+        partial(_open_masks, masks, mask_size) if masks else None, partial(_open_masks, ignore, mask_size) if ignore else None)
 
 def _indexed(name, split, index):
     return Dataset(name, split, tuple(index.classes.tolist()), Samples(partial(_index_sample, index), range(len(index))), index.labels.astype(int))

@@ -166,7 +166,8 @@ def _mask_rows(judge, tools):
     for name, (total, n) in judge.masks.items():
         yield _row(judge, "masks", name, {"mean IoU": 100*float(total/n)}, n, threshold=_thresholds(judge, tools)[name][0], origin="fixed")
     n = next(iter(judge.masks.values()))[1] if judge.masks else 0
-    for name, metric in judge.pixels.items(): yield _row(judge, "masks", f"{name}, PxAP", {"PxAP": metric.compute()}, n, threshold="all")
+    for name, metric in judge.pixels.items():
+        if metric.counts[1].any(): yield _row(judge, "masks", f"{name}, PxAP", {"PxAP": metric.compute()}, n, threshold="all")
 
 def _error_rows(judge, tools):
     for name, metric in judge.errors.items():

@@ -238,7 +238,7 @@ def _read_metadata(folder, split):
         if (lists/name).is_file() or split not in ("train", "train-weaksup"): _each(lists/name, counts, use)
     pictures = [folder, folder.parent.parent/"dataset"/folder.name]
     found = _first_with(pictures, next(iter(built.place), ""))
-    masks = _first_with([found, found/"masks", folder.parent/"masks"], built.masks[0] if built.masks else "")
+    masks = next((c for c in (found/"masks", folder.parent/"masks") if c.is_dir()), found)
     return built.index(lists/"image_sizes.txt", found, _folder_classes(built), masks)
 
 # %% ../nbs/20_layouts.ipynb #20_layouts-027

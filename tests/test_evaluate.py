@@ -192,6 +192,11 @@ def test_errors_add_up_and_pxap_ignores(scenes):
     assert rows(quiet(dataset(pair), attention=known, protocols=(SQUASH,)))["masks", "squash", "attention, PxAP"]["PxAP"] == 100
 
 
+def test_masks_that_show_nothing_have_no_pxap():
+    report = quiet(dataset([sample(None, mask=np.zeros((100, 200), bool))]), attention=Light(), protocols="locloc")
+    assert ("masks", "locloc", "attention, PxAP") not in rows(report) and ("masks", "locloc", "PPD mask") in rows(report)
+
+
 def test_bad_calls(scenes):
     with pytest.raises(ValueError, match="no pictures"): quiet(scenes.subset([]))
     with pytest.raises(ValueError, match="no protocol"): quiet(scenes, protocols="cub")

@@ -3,6 +3,7 @@ import json
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -238,3 +239,21 @@ def test_trivial_rows_of_the_published_lists(parts, protocol, whole, centred):
     ious = np.array([box_iou(answers, protocol.boxes(s.boxes, s.size, protocol.inclusive), protocol.inclusive).max(1) for s in data])
     shares = 100*(ious >= protocol.least_iou).mean(0)
     assert abs(shares[-1] - whole) <= .1 and abs(shares.max() - centred) <= .1
+
+
+def test_published_masks_of_open_images():
+    lists, masks = published("wsolevaluation", "OpenImages"), published("wsolevaluation", "masks")
+    data = load_dataset(lists, "val")
+    there = {p.name.split("_")[0] for p in masks.rglob("*_ignore.png")}
+    found = [i for i, path in enumerate(data.samples.make.args[0].paths) if Path(path.decode()).stem in there]
+    assert (len(data), len(data.classes), len(found)) == (2500, 100, 5)
+    metric = PxAP()
+    for sample in (data[i] for i in found):
+        regions = get_protocol("wsoleval").regions(sample.mask, sample.ignore)
+        stem = Path(sample.id).stem
+        load = lambda kind: [cv2.resize(cv2.imread(str(p), cv2.IMREAD_GRAYSCALE), (224, 224), interpolation=cv2.INTER_NEAREST) > 0 for p in masks.rglob(f"{stem}_{kind}*.png")]
+        wanted = np.any(load("m"), axis=0).astype(np.uint8)
+        wanted[np.any(load("ignore"), axis=0) & (wanted == 0)] = 255
+        np.testing.assert_array_equal(regions, wanted)
+        metric.update((regions == 1).astype(float), regions)
+    assert metric.compute() == 100
