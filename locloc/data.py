@@ -4,20 +4,20 @@
 
 # %% auto #0
 __all__ = ['PROTOCOLS', 'PictureError', 'open_picture', 'Sample', 'Samples', 'Dataset', 'load_dataset', 'Protocol',
-           'get_protocol']
+           'get_protocol', 'trivial_boxes', 'mean_box']
 
 # %% ../nbs/01_data.ipynb #01_data-003
-import csv
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
-from .boxes import crop_boxes, mask_box, scale_boxes
+from .boxes import CONTOURS, centred_box, crop_boxes, mask_box, scale_boxes
+from .layouts import LAYOUTS, find_layout, read_index
 from .scenes import SCENE_CLASSES, make_scene, scene_mask
 
 # %% ../nbs/01_data.ipynb #01_data-005
@@ -84,12 +84,16 @@ class Sample:
     boxes: np.ndarray | None # (K, 4) float64 x0 y0 x1 y1, half-open px; None: unknown
     open: Callable # () -> (H, W, 3) uint8 RGB
     open_mask: Callable | None = None # () -> (H, W) bool; None: no mask
+    open_ignore: Callable | None = None # () -> (H, W) bool, pixels that PxAP leaves out; None: none
 
     @property
     def picture(self): return self.open()
 
     @property
     def mask(self): return self.open_mask() if self.open_mask else None
+
+    @property
+    def ignore(self): return self.open_ignore() if self.open_ignore else None
 
 # %% ../nbs/01_data.ipynb #01_data-016
 class Samples(Sequence):
@@ -135,54 +139,6 @@ def _scenes(name, split, count=None, size=224, seed=0):
     return Dataset(name, split, SCENE_CLASSES, Samples(partial(_scene, split, seed, size), items), np.array(items, dtype=int) % len(SCENE_CLASSES))
 
 # %% ../nbs/01_data.ipynb #01_data-021
-_COLUMNS = ("image", "class", "split", "width", "height", "x0", "y0", "x1", "y1", "mask")
-
-def _inside(text):
-    "A path that stays in its folder, with forward slashes"
-    path = PurePosixPath(text.replace("\\", "/"))
-    if not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
-        raise ValueError(f"the path {text!r} must be relative and stay in the folder")
-    return str(path)
-
-def _numbers(row, kind, *columns):
-    try: return [kind(row[c]) for c in columns]
-    except ValueError: pass
-    got = ", ".join(row[c] or "nothing" for c in columns)
-    raise ValueError(f"{', '.join(columns)} must be {'whole ' * (kind is int)}numbers, got {got}")
-
-# %% ../nbs/01_data.ipynb #01_data-022
-def _parse(row):
-    "A row of index.csv -> everything but the box, and the box or None"
-    if None in row or None in row.values(): raise ValueError(f"expected {len(_COLUMNS)} values")
-    row = {k: v.strip() for k, v in row.items()}
-    if not row["class"] or not row["split"]: raise ValueError("class and split must not be empty")
-    w, h = _numbers(row, int, "width", "height")
-    if w < 1 or h < 1: raise ValueError(f"width, height must be positive, got {w}, {h}")
-    known = (_inside(row["image"]), row["class"], row["split"], w, h, row["mask"] and _inside(row["mask"]))
-    if not any(row[c] for c in _COLUMNS[5:9]): return known, None
-    x0, y0, x1, y1 = box = _numbers(row, float, *_COLUMNS[5:9])
-    if not (0 <= x0 < x1 <= w and 0 <= y0 < y1 <= h):
-        raise ValueError(f"the box {x0:g}, {y0:g}, {x1:g}, {y1:g} must have 0 <= x0 < x1 <= width {w} and 0 <= y0 < y1 <= height {h}")
-    return known, box
-
-# %% ../nbs/01_data.ipynb #01_data-023
-def _read_index(path):
-    "index.csv -> {id: (what is known, boxes)}; errors name the file and the line"
-    found = {}
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        try:
-            missing = [c for c in _COLUMNS if c not in (reader.fieldnames or ())]
-            if missing: raise ValueError(f"lacks {', '.join(missing)}; the header must be {','.join(_COLUMNS)}")
-            for row in reader:
-                known, box = _parse(row)
-                before, boxes = found.setdefault(known[0].removeprefix("images/"), (known, []))
-                if before != known: raise ValueError(f"{known[0]} has another class, split, size or mask than on an earlier line")
-                if box: boxes.append(box)
-        except (ValueError, csv.Error) as error: raise ValueError(f"{path}, line {max(reader.line_num, 1)}: {error}") from None
-    return found
-
-# %% ../nbs/01_data.ipynb #01_data-024
 def _open_sized(path, size, said):
     "A picture that must have the size it was said to have"
     picture = open_picture(path)
@@ -191,38 +147,46 @@ def _open_sized(path, size, said):
     return picture
 
 def _open_mask(path, size):
+    if size is None: # as wsolevaluation reads OpenImages' masks, which are not always as large as its pictures: any grey counts
+        with _reading(path), Image.open(path) as mask: return np.asarray(mask.convert("L")) > 0
     grey = _open_sized(path, size, "its picture")[..., 0]
     return grey > grey.max() // 2
 
-def _same(sample): return sample
+def _open_masks(paths, size):
+    "What any of the mask files shows, in the first one's size"
+    masks = [_open_mask(path, size) for path in paths]
+    return np.any([cv2.resize(m.astype(np.uint8), masks[0].shape[::-1], interpolation=cv2.INTER_NEAREST) > 0 for m in masks], axis=0)
 
-# %% ../nbs/01_data.ipynb #01_data-025
-def _indexed(folder, split):
-    path = folder/"index.csv"
-    found = _read_index(path)
-    classes = tuple(sorted({known[1] for known, _ in found.values()}))
-    numbers, items = {c: k for k, c in enumerate(classes)}, []
-    for id, ((image, kind, its_split, w, h, mask), boxes) in found.items():
-        if split in (its_split, "all"): items.append(Sample(id, numbers[kind], (h, w), np.array(boxes) if boxes else None,
-            partial(_open_sized, folder/image, (h, w), path), partial(_open_mask, folder/mask, (h, w)) if mask else None))
-    if not items:
-        there = ", ".join(sorted({known[2] for known, _ in found.values()})) or "none at all"
-        raise ValueError(f"{path} has no pictures of the split {split!r}; it has {there}")
-    return Dataset(str(folder), split, classes, Samples(_same, items), np.array([s.label for s in items]))
+def _header_size(path):
+    with _reading(path), Image.open(path) as picture: # the header only
+        w, h = picture.size
+        return (w, h) if picture.getexif().get(0x112, 1) > 4 else (h, w)
 
-# %% ../nbs/01_data.ipynb #01_data-027
+# %% ../nbs/01_data.ipynb #01_data-022
+def _index_sample(index, i):
+    path = index.paths[i].decode()
+    picture, (h, w) = Path(str(index.folder))/path, index.sizes[i].tolist()
+    boxes = index.boxes[slice(*index.box_starts[i:i + 2])]
+    masks = [Path(str(index.mask_folder))/m.decode() for m in index.masks[slice(*index.mask_starts[i:i + 2])]]
+    ignore = [Path(str(index.mask_folder))/index.ignores[i].decode()] if index.ignores[i] else None
+    size = (h, w) if h else _header_size(masks[0] if masks and not picture.is_file() else picture)
+    mask_size = size if h else None
+    return Sample(path.removeprefix("images/"), int(index.labels[i]), size, boxes if len(boxes) else None, partial(_open_sized, picture, size, str(index.source)),
+        partial(_open_masks, masks, mask_size) if masks else None, partial(_open_masks, ignore, mask_size) if ignore else None)
+
+def _indexed(name, split, index):
+    return Dataset(name, split, tuple(index.classes.tolist()), Samples(partial(_index_sample, index), range(len(index))), index.labels.astype(int))
+
+# %% ../nbs/01_data.ipynb #01_data-024
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 
 def _folders(folder): return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 def _folder_sample(folder, item):
     path, label = item
-    with _reading(folder/path), Image.open(folder/path) as picture: # the header only
-        w, h = picture.size
-        if picture.getexif().get(0x112, 1) > 4: w, h = h, w
-    return Sample(path, label, (h, w), None, partial(open_picture, folder/path))
+    return Sample(path, label, _header_size(folder/path), None, partial(open_picture, folder/path))
 
-# %% ../nbs/01_data.ipynb #01_data-028
+# %% ../nbs/01_data.ipynb #01_data-025
 def _image_folder(folder, split):
     splits = [s for s in ("train", "val", "test") if (folder/s).is_dir()]
     if split not in (splits or ("train",)) and split != "all":
@@ -233,23 +197,27 @@ def _image_folder(folder, split):
     if splits and split != "all": parents = [folder/split]
     items = [(path.relative_to(folder).as_posix(), k) for parent in parents for k, c in enumerate(classes)
         for path in sorted((parent/c).rglob("*")) if path.suffix.lower() in _SUFFIXES and path.is_file()]
-    if not items: raise ValueError(f"{folder} has neither an index.csv nor pictures in folders named after classes")
+    if not items: raise ValueError(f"{folder} has neither an index.csv nor pictures in folders named after classes, nor the files of " + "; ".join(f"{l.name} ({l.wants})" for l in LAYOUTS[1:]))
     return Dataset(str(folder), split, classes, Samples(partial(_folder_sample, folder), items), np.array([k for _, k in items]))
 
-# %% ../nbs/01_data.ipynb #01_data-029
+# %% ../nbs/01_data.ipynb #01_data-026
 def load_dataset(
-    name_or_path, # "scenes", a folder with index.csv, or a folder with a folder for each class
-    split="train", # "train", "val", "test", or another that index.csv has; "all" of a folder
+    name_or_path, # "scenes", or a folder: index.csv, CUB-200-2011, ILSVRC-2012, wsolevaluation's metadata, OpenImages30k, VOC, COCO, or a folder for each class
+    split="train", # "train", "val", "test", or another that its lists name; "all" of an index.csv, CUB or ImageFolder
+    pictures=None, # where the pictures are, if not beside the lists; they need not exist to count boxes
     **options, # scenes: count (train 800, val and test 200), size=224, seed=0
-): # Dataset; raises ValueError with what to do
+): # Dataset; raises ValueError with what to do, a wrong list with file and line
     "Samples of one split of a data set"
     if str(name_or_path) == "scenes": return _scenes("scenes", split, **options)
     if options: raise ValueError(f"{', '.join(options)}: options of scenes, not of {name_or_path}")
     folder = Path(name_or_path)
     if not folder.is_dir(): raise ValueError(f"no data set {str(name_or_path)!r}: expected scenes or a folder of pictures")
-    return (_indexed if (folder/"index.csv").is_file() else _image_folder)(folder, split)
+    found = find_layout(folder)
+    if not found: return _image_folder(folder, split)
+    index = read_index(*found, split)
+    return _indexed(str(folder), split, replace(index, folder=np.array(str(pictures))) if pictures else index)
 
-# %% ../nbs/01_data.ipynb #01_data-037
+# %% ../nbs/01_data.ipynb #01_data-034
 def _layout(protocol, size):
     "Size of the whole picture before the crop, and the kept window x0 y0 x1 y1 (rounded as torchvision does)"
     h, w = size
@@ -258,13 +226,51 @@ def _layout(protocol, size):
     x0, y0 = round((w1 - protocol.size) / 2), round((h1 - protocol.size) / 2)
     return (h1, w1), np.array([x0, y0, x0 + protocol.size, y0 + protocol.size])
 
+# %% ../nbs/01_data.ipynb #01_data-035
+_CHOICES = {"threshold_rule": ("fixed", "sweep"), "contours": CONTOURS, "map_interpolation": ("bilinear", "bicubic")}
+
 def _check(protocol):
-    if protocol.threshold_rule not in ("fixed", "sweep"):
-        raise ValueError(f'threshold_rule must be "fixed" or "sweep", got {protocol.threshold_rule!r}')
+    for field, choices in _CHOICES.items():
+        if (got := getattr(protocol, field)) not in choices: raise ValueError(f"{field} must be one of {', '.join(choices)}, got {got!r}")
     if not (protocol.crop or protocol.squash): raise ValueError("a protocol that keeps the aspect must crop")
     if protocol.size > protocol.resize: raise ValueError(f"crop {protocol.crop} exceeds resize {protocol.resize}")
 
+# %% ../nbs/01_data.ipynb #01_data-037
+def _resized(protocol, array, how): # (H, W) or (H, W, 3) -> the input's part of it
+    (h, w), (x0, y0, x1, y1) = _layout(protocol, array.shape[:2])
+    return np.ascontiguousarray(cv2.resize(array, (w, h), interpolation=how)[y0:y1, x0:x1])
+
+def _picture(protocol, picture): # (H, W, 3) uint8 -> (S, S, 3) uint8
+    (h, w), _ = _layout(protocol, picture.shape[:2])
+    return _resized(protocol, picture, cv2.INTER_AREA if h * w < picture.shape[0] * picture.shape[1] else cv2.INTER_LINEAR)
+
+def _mask(protocol, mask): # (H, W) bool -> (S, S) bool
+    return _picture(protocol, mask.astype(np.uint8) * 255) > 127
+
 # %% ../nbs/01_data.ipynb #01_data-038
+def _boxes(protocol, boxes, size, inclusive=False): # (K, 4) of a picture of this size -> (K, 4) px of the input, clipped
+    resized, window = _layout(protocol, size)
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)[:1 if protocol.first_box_only else None]
+    if inclusive: boxes = np.minimum(boxes, np.tile([size[1] - 1, size[0] - 1], 2))
+    boxes = crop_boxes(scale_boxes(boxes, size, resized), window)
+    return np.floor(boxes) if inclusive else boxes
+
+def _to_original(protocol, boxes, size): # (K, 4) px of the input -> (K, 4) px of the picture of this size
+    resized, window = _layout(protocol, size)
+    return scale_boxes(np.asarray(boxes, dtype=np.float64).reshape(-1, 4) + np.tile(window[:2], 2), resized, size)
+
+# %% ../nbs/01_data.ipynb #01_data-040
+def _regions(protocol, mask, ignore=None): # (H, W) bool, None: nothing to ignore -> (S, S) uint8: 1 object, 0 not, 255 ignore
+    regions = _resized(protocol, mask.astype(np.uint8), cv2.INTER_NEAREST)
+    if ignore is not None: regions[(_resized(protocol, ignore.astype(np.uint8), cv2.INTER_NEAREST) > 0) & (regions == 0)] = 255
+    return regions
+
+def _score_map(protocol, score_map): # (h, w) float over the input -> (S, S) float32 in [0, 1]
+    how = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}[protocol.map_interpolation]
+    wide = cv2.resize(np.asarray(score_map, dtype=np.float32), (protocol.size,) * 2, interpolation=how)
+    return (wide - wide.min()) / np.ptp(wide) if np.ptp(score_map) > 0 else np.zeros_like(wide)
+
+# %% ../nbs/01_data.ipynb #01_data-041
 @dataclass(frozen=True)
 class Protocol:
     "How a picture becomes the square input, and how its boxes are compared"
@@ -272,47 +278,34 @@ class Protocol:
     resize: int # side it is squashed to, or length of its shorter side, px
     squash: bool # True: both sides become `resize`; False: the aspect is kept
     crop: int | None = None # side of the middle that is kept, px; None: all (only with squash)
-    threshold: float = .5 # of the map's largest value, where the rule is "fixed"
+    threshold: float = .5 # of the map's largest value, for methods that bring none of their own
     threshold_rule: str = "fixed" # "fixed", or "sweep": the best on the evaluated split, an oracle
-    contours: str = "largest" # "largest" or "all", see `boxes_from_map`
+    contours: str = "largest" # "largest", "pixels" or "all", see `boxes_from_map`
     inclusive: bool = False # boxes are compared as wsolevaluation does
     first_box_only: bool = False # the first true box alone counts
     iou: float = .5 # overlap that makes a box right
+    strict: bool = False # an overlap of exactly `iou` is not enough
+    map_interpolation: str = "bilinear" # "bilinear" or "bicubic": how a score map gets the input's size
 
     __post_init__ = _check
+    picture, mask, boxes, to_original, regions, score_map = _picture, _mask, _boxes, _to_original, _regions, _score_map
 
     @property
     def size(self): return self.crop or self.resize # side of the input, px
 
-    def picture(self, picture): # (H, W, 3) uint8 -> (S, S, 3) uint8
-        (h, w), (x0, y0, x1, y1) = _layout(self, picture.shape[:2])
-        how = cv2.INTER_AREA if h * w < picture.shape[0] * picture.shape[1] else cv2.INTER_LINEAR
-        return np.ascontiguousarray(cv2.resize(picture, (w, h), interpolation=how)[y0:y1, x0:x1])
+    @property
+    def least_iou(self): return float(np.nextafter(self.iou, 1)) if self.strict else self.iou # a box is right at or above this
 
-    def mask(self, mask): # (H, W) bool -> (S, S) bool
-        return self.picture(mask.astype(np.uint8) * 255) > 127
-
-    def boxes(self, boxes, size, inclusive=False): # (K, 4) of a picture of this size -> (K, 4) px of the input, clipped
-        resized, window = _layout(self, size)
-        boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)[:1 if self.first_box_only else None]
-        if inclusive: boxes = np.minimum(boxes, np.tile([size[1] - 1, size[0] - 1], 2))
-        boxes = crop_boxes(scale_boxes(boxes, size, resized), window)
-        return np.floor(boxes) if inclusive else boxes
-
-    def to_original(self, boxes, size): # (K, 4) px of the input -> (K, 4) px of the picture of this size
-        resized, window = _layout(self, size)
-        return scale_boxes(np.asarray(boxes, dtype=np.float64).reshape(-1, 4) + np.tile(window[:2], 2), resized, size)
-
-# %% ../nbs/01_data.ipynb #01_data-039
+# %% ../nbs/01_data.ipynb #01_data-042
 PROTOCOLS = {p.name: p for p in (
-    Protocol("wsoleval", resize=224, squash=True, threshold_rule="sweep", inclusive=True),
+    Protocol("wsoleval", resize=224, squash=True, threshold_rule="sweep", inclusive=True, map_interpolation="bicubic"),
     Protocol("locloc", resize=256, squash=False, crop=224),
     Protocol("locloc_first_box", resize=256, squash=False, crop=224, first_box_only=True),
-    Protocol("tscam", resize=224, squash=True),
-    Protocol("bas", resize=256, squash=True, crop=224),
+    Protocol("tscam", resize=224, squash=True, threshold=.2, inclusive=True),
+    Protocol("bas", resize=256, squash=True, crop=224, contours="pixels", strict=True),
 )}
 
-# %% ../nbs/01_data.ipynb #01_data-040
+# %% ../nbs/01_data.ipynb #01_data-043
 def get_protocol(
     name, # one of PROTOCOLS, or a Protocol
 ): # Protocol
@@ -320,3 +313,19 @@ def get_protocol(
     if isinstance(name, Protocol): return name
     if name not in PROTOCOLS: raise ValueError(f"no protocol {name!r}: expected one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
+
+# %% ../nbs/01_data.ipynb #01_data-048
+def trivial_boxes(
+    protocol, # Protocol
+    shares, # (K,) sides of centred boxes, share of the input's, (0, 1]; 1: the whole picture
+): # (K, 4) float64 x0 y0 x1 y1, px of the input
+    "Centred boxes as the protocol would have them"
+    return np.minimum(np.concatenate([centred_box((protocol.size,) * 2, s) for s in shares]), protocol.size - protocol.inclusive)
+
+def mean_box(
+    dataset, # Dataset, such as the train split
+    protocol, # Protocol
+): # (1, 4) float64 x0 y0 x1 y1, px of the input; None: no picture of it has a box
+    "The mean of all true boxes as the protocol sees them: an answer that has looked at the training boxes but not at the picture"
+    boxes = [protocol.boxes(s.boxes, s.size, protocol.inclusive) for s in dataset if s.boxes is not None]
+    return np.concatenate(boxes).mean(0, keepdims=True) if boxes else None

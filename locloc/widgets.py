@@ -29,8 +29,9 @@ from matplotlib.figure import Figure
 
 from .data import PictureError
 from .masks import PRESETS, GrabCutParams
+from .metrics import ERROR_TYPES
 from .plot import show_sweep
-from .workbench import (CRITERIA, ERRORS, FAST_SIDE, PANELS, Grid, Setting, SweepTable, Workbench, chosen_source, criteria_worth, explain,
+from .workbench import (CRITERIA, FAST_SIDE, PANELS, Grid, Setting, SweepTable, Workbench, chosen_source, criteria_worth, explain,
     first_setting, frame, mask_row, prediction_row, read_params, source_choice, sweep)
 
 # %% ../nbs/15_widgets.ipynb #15_widgets-005
@@ -591,7 +592,7 @@ class PredictionBrowser(_Browser):
     ):
         self.tuner = tuner
         self.kind, self.box = (_chooser(what, ["all", "right", "wrong"], "150px") for what in ("class", "box"))
-        self.error = _chooser("error", ["all", *ERRORS], "190px")
+        self.error = _chooser("error", ["all", *ERROR_TYPES], "190px")
         super().__init__([self.kind, self.box, self.error], range(len(dataset)), lambda i: prediction_row(model, dataset, i), "predict", "no pictures to predict on")
 
     def arrange(self, rows):
@@ -600,7 +601,7 @@ class PredictionBrowser(_Browser):
 
     def refresh(self):
         super().refresh()
-        counts = {error: sum(row.error == error for row in self.rows) for error in ERRORS}
+        counts = {error: sum(row.error == error for row in self.rows) for error in ERROR_TYPES}
         if self.rows and not self.failed: self.status.say(", ".join(f"{error} {count}" for error, count in counts.items() if count))
 
     def choose(self, row): # the tuner on a row's picture

@@ -16,7 +16,7 @@ def run(*args, cwd=None):
     return subprocess.run([sys.executable, "-c", "from locloc.cli import main; main()", *map(str, args)], capture_output=True, text=True, cwd=cwd, env=os.environ | {"COLUMNS": "160"})
 
 
-@pytest.mark.parametrize("args", [["--help"], ["masks", "--help"], ["evaluate", "--help"], ["predict", "--help"], ["tune", "--help"], ["info"]])
+@pytest.mark.parametrize("args", [["--help"], ["masks", "--help"], ["evaluate", "--help"], ["predict", "--help"], ["tune", "--help"], ["data", "--help"], ["data", "get", "--help"], ["info"]])
 def test_help_and_info_do_not_import_torch(args):
     code = f"import sys\nfrom locloc.cli import main\ntry: main({args})\nexcept SystemExit as e: assert not e.code, e.code\nassert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -25,7 +25,7 @@ def test_help_and_info_do_not_import_torch(args):
 
 def test_every_command_is_listed():
     shown = run("--help").stdout
-    for command in ("demo", "tune", "masks", "train", "evaluate", "predict", "info"): assert command in shown
+    for command in ("demo", "tune", "masks", "train", "evaluate", "predict", "data", "info"): assert command in shown
 
 
 @pytest.mark.parametrize("args, words", [
@@ -34,6 +34,8 @@ def test_every_command_is_listed():
     (["evaluate", "--data", "scenes", "--count", "2", "--protocol", "wsolevall"], "wsolevall"),
     (["masks", "--data", "scenes", "--count", "2", "--out", "store", "--source.preset", "papre"], "papre"),
     (["info", "nowhere"], "nowhere"),
+    (["data", "get", "birds"], "expected one of cub"),
+    (["data", "check", "nowhere"], "nowhere"),
     (["train", "geg"], "locloc masks"),
     (["tune"], "no picture given"),
     (["tune", "nowhere"], "nowhere"),
@@ -71,10 +73,10 @@ def test_the_whole_chain(tmp_path, monkeypatch, capsys):
     main(["masks", "--data", "scenes", "--count", "16", "--out", "store"])
     main(["train", "geg", *small, "--run", "geg", "--unet-dim", "8", "--width", "8"])
     main(["train", "lfdm", *small, "--run", "lfdm", "--localizer", "geg"])
-    main(["evaluate", "--data", "scenes", "--count", "6", "--model", "lfdm/model", "--threshold", ".3", "--ppd", ".2", "--split-at", ".35", "--out", "report"])
+    main(["evaluate", "--data", "scenes", "--count", "6", "--model", "lfdm/model", "--threshold", ".3", "--ppd", ".2", "--split-at", ".35", "--held-out", "train", "--out", "report"])
     report = (tmp_path/"report"/"report.md").read_text()
     assert "wsoleval" in report and "locloc" in report and (tmp_path/"report"/"figure.png").stat().st_size > 10_000
-    for told in ("0.3 of maximum", "attention ≥ 0.2", "split 0.35"): assert told in report
+    for told in ("mean training box", "GEG, held-out threshold", "0.3 of maximum", "attention ≥ 0.2", "split 0.35"): assert told in report
     json.loads((tmp_path/"report"/"report.json").read_text())
     picture = next((root/"data").rglob("*.jpg"))
     main(["predict", str(picture), "--model", "lfdm/model", "--out", "drawn"])
@@ -82,3 +84,13 @@ def test_the_whole_chain(tmp_path, monkeypatch, capsys):
     assert len(list(tmp_path.rglob("*_locloc.*"))) == 2
     for folder in ("store", "geg", "lfdm/model", "report"): main(["info", folder])
     assert "lowlevel" in capsys.readouterr().out
+
+
+def test_data_check_lists_and_fails(tmp_path, capsys):
+    (tmp_path/"a.png").touch()
+    (tmp_path/"index.csv").write_text("image,class,split,width,height,x0,y0,x1,y1,mask\na.png,x,train,50,40,,,,,\n")
+    with pytest.raises(SystemExit) as stopped: main(["data", "check", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert stopped.value.code == 1 and "a.png: the file is empty" in said and "1 pictures, 1 problems" in said
+    main(["data", "check", str(root/"data")])
+    assert "2 pictures, no problems" in capsys.readouterr().out

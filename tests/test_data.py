@@ -1,7 +1,4 @@
-import csv
-import os
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -300,14 +297,13 @@ def test_protocol_options():
         get_protocol("locloc").boxes(boxes, (300000, 100))
 
 
-def test_whole_picture_on_the_published_boxes_of_cub():
-    root = Path(os.environ.get("LOCLOC_ANNOTATIONS", "")) / "wsolevaluation/CUB/test"
-    if not root.is_dir():
-        pytest.skip("LOCLOC_ANNOTATIONS does not name a folder with wsolevaluation/CUB")
-    sizes = {n: (int(h), int(w)) for n, w, h in csv.reader(open(root / "image_sizes.txt"))}
-    rows = [(sizes[n], np.array(b, float)) for n, *b in csv.reader(open(root / "localization.txt"))]
-    for name, whole in (("wsoleval", 19.0), ("bas", 34.5), ("locloc", 50.4)):
+def test_protocols_are_data():
+    assert get_protocol("bas").least_iou > .5 == get_protocol("locloc").least_iou
+    for name in ("wsoleval", "locloc", "tscam", "bas"):
         protocol = get_protocol(name)
-        far = protocol.size - protocol.inclusive
-        true = np.concatenate([protocol.boxes(b, size, inclusive=protocol.inclusive) for size, b in rows])
-        assert round(100 * (box_iou([0, 0, far, far], true, protocol.inclusive) >= .5).mean(), 1) == whole
+        wide = protocol.score_map(np.random.default_rng(0).random((14, 14)))
+        assert wide.shape == (protocol.size, protocol.size) and wide.min() == 0 and wide.max() == 1
+        assert not protocol.score_map(np.full((14, 14), .3)).any()
+    for wrong in (dict(contours="smallest"), dict(map_interpolation="nearest"), dict(threshold_rule="best")):
+        with pytest.raises(ValueError, match="must be one of"):
+            Protocol("mine", resize=224, squash=True, **wrong)

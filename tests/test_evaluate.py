@@ -1,4 +1,5 @@
 "Every row of a report against the same figure counted literally; what a report says about itself."
+import csv
 import json
 from dataclasses import replace
 
@@ -86,7 +87,8 @@ def test_every_row_counted_literally(scenes, model, linear):
     with torch.no_grad(): other = linear(model.backbone.normalize(inputs))[1].argmax(1).numpy()
     assert found["classes", "squash", "linear head"]["Top-1 Cls"] == pytest.approx(100*(other == labels).mean())
     sweep = MaxBoxAcc()
-    for m, s in zip(maps, scenes): sweep.update(m, get_protocol("wsoleval").boxes(s.boxes, s.size, True))
+    wsoleval = get_protocol("wsoleval")
+    for m, s in zip(activation.squeeze(1).numpy(), scenes): sweep.update(wsoleval.score_map(m), wsoleval.boxes(s.boxes, s.size, True))
     assert found["boxes", "wsoleval", "GEG, MaxBoxAcc"]["GT-known Loc"] == pytest.approx(sweep.compute()["MaxBoxAcc"])
     assert ("boxes", "squash", "GEG, MaxBoxAcc") not in found
 
@@ -143,12 +145,16 @@ def test_a_class_order_of_its_own(scenes, model):
 def test_the_report_says_what_it_was_made_with(tmp_path, scenes, model):
     light = Light()
     report = quiet(scenes, model, light, protocols=("wsoleval", "locloc"), folder=tmp_path, pictures=2, command="`locloc evaluate`")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["figure.png", "report.json", "report.md"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["curves.png", "extremes.png", "figure.png", "ious.png", "report.csv", "report.json", "report.md"]
     text, saved = (tmp_path/"report.md").read_text(encoding="utf-8"), json.loads((tmp_path/"report.json").read_text(encoding="utf-8"))
     for part in ("split test", "5 pictures of 8 classes", "light (version 3)", "δ0 0.02, δ1 0.75", model.backbone.weights_hash, "`locloc evaluate`", "| oracle", "| fixed", "(figure.png)"): assert part in text, part
     assert saved["rows"] == list(report.rows) and saved["settings"]["params"]["delta1"] == .75 and saved["settings"]["model"]["weights_hash"] == model.backbone.weights_hash
     origins = {r["method"]: r["origin"] for r in saved["rows"] if r["table"] == "boxes"}
-    assert origins == {"whole picture": "", "best centred box": "oracle", "PPD mask": "fixed", "GrabCut mask": "fixed", "GEG": "fixed", "attention, MaxBoxAcc": "oracle", "GEG, MaxBoxAcc": "oracle"}
+    assert origins == {"whole picture": "", "best centred box": "oracle", "PPD mask": "fixed", "GrabCut mask": "fixed", "GEG": "fixed", "attention": "fixed", "attention, MaxBoxAcc": "oracle", "GEG, MaxBoxAcc": "oracle"}
+    lines = list(csv.DictReader((tmp_path/"report.csv").open(encoding="utf-8")))
+    assert {(r["method"], r["figure"]) for r in lines} >= {("GEG", "GT-known Loc"), ("LFDM", "Top-1 Cls"), ("GEG", "part"), ("GEG, PxAP", "PxAP")}
+    for row in saved["rows"]:
+        for name, (low, high) in row.get("intervals", {}).items(): assert 0 <= low <= row[name] <= high <= 100
     assert (tmp_path/"figure.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -157,6 +163,38 @@ def test_failed_save_leaves_the_old_report(tmp_path, scenes):
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     with pytest.raises(TypeError): replace(report, header={"title": object()}).save(tmp_path)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_held_out_threshold_and_mean_box_come_from_elsewhere(scenes):
+    train, protocol = load_dataset("scenes", split="train", count=6), get_protocol("locloc")
+    report = quiet(scenes, attention=(light := Light()), protocols="locloc", train=train, held_out=train)
+    sweep = MaxBoxAcc(inclusive=False)
+    for s in train: sweep.update(protocol.score_map(light(protocol.picture(s.picture)[None])[0]), protocol.boxes(s.boxes, s.size))
+    share, mean = sweep.compute()["threshold"], np.concatenate([protocol.boxes(s.boxes, s.size) for s in train]).mean(0)
+    found = rows(report)
+    row = found["boxes", "locloc", "attention, held-out threshold"]
+    right = [box_iou(boxes_from_map(protocol.score_map(light(protocol.picture(s.picture)[None])[0]), share)[0], protocol.boxes(s.boxes, s.size)).max() >= .5 for s in scenes]
+    assert (row["threshold"], row["origin"]) == (f"{share:.2f} of maximum", "held_out") and row["GT-known Loc"] == pytest.approx(100*np.mean(right))
+    answers = [box_iou(mean, protocol.boxes(s.boxes, s.size)).max() >= .5 for s in scenes]
+    assert found["boxes", "locloc", "mean training box"]["GT-known Loc"] == pytest.approx(100*np.mean(answers))
+    assert report.header["held-out thresholds"] == report.header["mean training box"] == "scenes, split train: 6 pictures"
+
+
+def test_errors_add_up_and_pxap_ignores(scenes):
+    found = rows(quiet(scenes, attention="lowlevel", protocols=("wsoleval", "bas")))
+    for (table, _, method), row in found.items():
+        if table == "errors": assert sum(v for v in row.values() if isinstance(v, float)) == pytest.approx(100)
+    for protocol in ("wsoleval", "bas"): assert found["errors", protocol, "GrabCut mask"]["right"] == found["boxes", protocol, "GrabCut mask"]["GT-known Loc"]
+    mask, ignore = np.zeros((2, 100, 200), bool)
+    mask[:, :100], ignore[:, 100:] = True, True
+    pair = [replace(sample(None, mask=mask), open_ignore=lambda: ignore)]
+    known = Known(np.tile(np.repeat([1., .2], 112), (224, 1)))
+    assert rows(quiet(dataset(pair), attention=known, protocols=(SQUASH,)))["masks", "squash", "attention, PxAP"]["PxAP"] == 100
+
+
+def test_masks_that_show_nothing_have_no_pxap():
+    report = quiet(dataset([sample(None, mask=np.zeros((100, 200), bool))]), attention=Light(), protocols="locloc")
+    assert ("masks", "locloc", "attention, PxAP") not in rows(report) and ("masks", "locloc", "PPD mask") in rows(report)
 
 
 def test_bad_calls(scenes):

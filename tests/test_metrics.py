@@ -3,12 +3,14 @@ import json
 import pathlib
 import socket
 
+import cv2
 import numpy as np
 import pytest
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from locloc.metrics import LocalizationAccuracy, MaxBoxAcc, MaxBoxAccV2
+from locloc.boxes import boxes_from_map
+from locloc.metrics import ErrorTypes, LocalizationAccuracy, MaxBoxAcc, MaxBoxAccV2, PxAP, best_ious, error_type, right_at
 
 golden = pathlib.Path(__file__).parent / "golden"
 data = np.load(golden / "wsol_metrics_a.npz")
@@ -46,14 +48,18 @@ def test_bad_scores_are_refused(scores, label):
 
 
 def share(rank, world, port, results):
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
-    loc, box = LocalizationAccuracy(), MaxBoxAcc(thresholds=[.5])
+    if world > 1:
+        dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+    loc, box, pixels, errors = LocalizationAccuracy(), MaxBoxAcc(thresholds=[.5]), PxAP(), ErrorTypes()
     for i in range(rank, 5, world):
         loc.update(np.eye(3)[i % 3], label=0, iou=.2*i)
         box.update(np.eye(8), [[0, 0, 7 if i < 3 else 2, 7 if i < 3 else 2]])
+        pixels.update(data["maps"][i], data["masks"][i])
+        errors.update([0, 0, 7, 7], [[0, 0, 7, 7 if i < 3 else 2]], class_right=i > 0)
     loc.compute()  # asked twice: the counters stay local
-    results[rank] = loc.compute(), box.compute()
-    dist.destroy_process_group()
+    results[rank] = loc.compute(), loc.intervals(), box.compute(), pixels.compute(), errors.compute()
+    if world > 1:
+        dist.destroy_process_group()
 
 
 def test_two_processes_agree_with_one():
@@ -63,7 +69,68 @@ def test_two_processes_agree_with_one():
     with mp.Manager() as manager:
         results = manager.dict()
         mp.spawn(share, args=(2, port, results), nprocs=2)
-        assert results[0] == results[1]
-        loc, box = results[0]
+        share(0, 1, port, alone := {})
+        assert results[0] == results[1] == alone[0]
+        loc, _, box, _, _ = results[0]
     assert loc == {"Top-1 Loc": 20, "Top-5 Loc": 40, "GT-known Loc": 40, "Top-1 Cls": 40, "Top-5 Cls": 100}
     assert box["MaxBoxAcc"] == 60
+
+
+# the sweep, PxAP, intervals, kinds of errors
+
+def test_pxap_equals_wsolevaluation():
+    metric = PxAP()
+    for score_map, mask in zip(data["maps"], data["masks"]):
+        metric.update(score_map, mask)
+    assert abs(metric.compute() - said["pxap"]) <= 1e-9
+
+
+@pytest.mark.parametrize("inclusive", [True, False])
+@pytest.mark.parametrize("contours", ["largest", "pixels", "all"])
+def test_sweep_equals_drawing_every_box(inclusive, contours):
+    rng, thresholds, ious = np.random.default_rng(0), np.arange(0, 1.01, .01), (.3, .5, .7)
+    for score_map in list(data["maps"][:20]) + [np.zeros((9, 9)), np.ones((9, 9)), np.eye(9)]:
+        h, w = score_map.shape
+        x, y = np.sort(rng.integers(0, w, (2, 2))), np.sort(rng.integers(0, h, (2, 2)))
+        truth = np.stack([x[:, 0], y[:, 0], x[:, 1] + 1, y[:, 1] + 1], 1)
+        drawn = best_ious(boxes_from_map(score_map, thresholds, contours, inclusive), truth, inclusive)
+        found = right_at(score_map, thresholds, truth, ious, contours, inclusive)
+        assert np.array_equal(found, [drawn >= iou for iou in ious])
+
+
+def test_sweep_draws_few_contours(monkeypatch):
+    calls, draw = [], cv2.findContours
+    monkeypatch.setattr("locloc.metrics.cv2.findContours", lambda *a, **k: (calls.append(1), draw(*a, **k))[1])
+    y, x = np.mgrid[:64, :64]
+    right_at(np.exp(-np.hypot(x - 30, y - 30) / 12), np.arange(0, 1, .01), [[10, 10, 50, 50]])
+    assert len(calls) < 20
+
+
+def test_outer_outlines_are_enough():
+    rng = np.random.default_rng(1)
+    for size in (5, 12, 40):
+        for share in (.3, .5, .7, .9):
+            kept = (rng.random((size, size)) < share).astype(np.uint8)
+            found = cv2.findContours(kept, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[0]
+            x, y, w, h = cv2.boundingRect(max(found, key=cv2.contourArea))
+            assert boxes_from_map(kept > 0, .5)[0].tolist() == [[x, y, x + w, y + h]]
+
+
+@pytest.mark.parametrize("box, truths, kind", [
+    ([0, 0, 10, 10], [[0, 0, 10, 10]], "right"), ([0, 0, 5, 5], [[0, 0, 10, 10]], "part"), ([0, 0, 40, 40], [[0, 0, 10, 10]], "too large"),
+    ([0, 0, 30, 10], [[0, 0, 10, 10], [20, 0, 30, 10]], "several objects"), ([50, 50, 60, 60], [[0, 0, 10, 10]], "wrong place"),
+    ([0, 0, 0, 0], [[0, 0, 10, 10]], "wrong place"), ([0, 0, 10, 10], [[5, 5, 5, 5]], "wrong place")])
+def test_error_types(box, truths, kind):
+    assert error_type(box, truths) == kind
+    assert error_type(box, truths, class_right=False) == "wrong class"
+
+
+def test_bad_masks_are_refused():
+    with pytest.raises(ValueError, match="255"):
+        PxAP().update(np.zeros((4, 4)), np.full((4, 4), 2))
+    with pytest.raises(ValueError, match="must be"):
+        PxAP().update(np.zeros((4, 4)), np.zeros((4, 5)))
+    with pytest.raises(ValueError, match="finite"):
+        PxAP().update(np.full((4, 4), np.nan), np.zeros((4, 4)))
+    with pytest.raises(ValueError, match="no true pixels"):
+        PxAP().compute()

@@ -10,7 +10,7 @@ import pytest
 root = Path(__file__).parents[1]
 notebooks = sorted((root/"nbs").rglob("*.ipynb"))
 modules = sorted(p for p in (root/"locloc").glob("*.py") if not p.name.startswith("_"))
-ORDER = "boxes scenes data backbone attention grabcut masks augment geg lfdm metrics model train plot evaluate pretrain workbench widgets cli".split()
+ORDER = "boxes scenes layouts data fetch backbone attention grabcut masks augment geg lfdm metrics model train plot evaluate pretrain workbench widgets cli".split()
 
 
 def cells(path): return json.loads(path.read_text(encoding="utf-8"))["cells"]

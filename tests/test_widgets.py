@@ -14,7 +14,7 @@ from locloc.data import load_dataset
 from locloc.masks import PPD_THRESHOLDS, PRESETS, GrabCutParams, make_masks
 from locloc.model import Prediction
 from locloc.widgets import MaskBrowser, PredictionBrowser, SweepPanel, ThresholdTuner, tuning_page
-from locloc.workbench import PANELS, Grid, Setting, Workbench, as_dataset, error_type, explain, first_setting, sweep
+from locloc.workbench import PANELS, Grid, Setting, Workbench, as_dataset, explain, first_setting, sweep
 
 SCENES = load_dataset("scenes", split="test", count=6)
 
@@ -296,12 +296,6 @@ def test_prediction_browser(tuner):
         chooser.value = "all"
     browser.gallery.cells[3].children[1].click()
     assert tuner.index == 3 and rows[3].id in browser.status.value
-
-
-@pytest.mark.parametrize("box, right, error", [
-    ([10, 10, 50, 50], True, "right"), ([10, 10, 50, 50], None, "right"), ([10, 10, 50, 50], False, "wrong class"),
-    ([20, 20, 30, 30], True, "part"), ([0, 0, 100, 100], True, "too large"), ([60, 60, 90, 90], False, "wrong place"), ([10, 40, 50, 90], True, "wrong place")])
-def test_error_types(box, right, error): assert error_type(box, [[10, 10, 50, 50], [200, 200, 201, 201]], right) == error
 
 
 def test_datasets_from_anywhere(tmp_path):
