@@ -260,21 +260,24 @@ def _panels(judges, title): # a Figure and an axis a protocol
     axes[0].set_ylabel("pictures, %")
     return figure, axes
 
+def _legend(figure, axes): # one for all, beside no curve
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8)
+    return figure
+
 def _curves(judges):
     figure, axes = _panels(judges, "threshold, share of the map's maximum")
     for ax, judge in zip(axes, judges):
         for name, metric in judge.sweeps.items(): ax.step(metric.thresholds, metric.curve()[0], where="post", label=name)
         if "GEG" in judge.sweeps: ax.axvline(judge.threshold, color="gray", ls=":")
-        ax.legend(fontsize=8)
-    return figure
+    return _legend(figure, axes)
 
 # %% ../nbs/12_evaluate.ipynb #12_evaluate-024
 def _iou_figure(judges):
     figure, axes = _panels(judges, "IoU with the nearest true box")
     for ax, judge in zip(axes, judges):
         for name in [m for m in ("whole picture", *_MASKS) if m in judge.ious]: ax.stairs(100*judge.ious[name]/judge.ious[name].sum(), np.linspace(0, 1, 21), label=name)
-        ax.axvline(judge.protocol.iou, color="gray", ls=":"); ax.legend(fontsize=8)
-    return figure
+        ax.axvline(judge.protocol.iou, color="gray", ls=":")
+    return _legend(figure, axes)
 
 def _extremes_figure(judge):
     figure = Figure(figsize=(9, 5), layout="constrained")
