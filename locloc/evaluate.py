@@ -296,7 +296,7 @@ def _figures(judges): # name -> Figure, of what there is
     return figures
 
 # %% ../nbs/12_evaluate.ipynb #12_evaluate-026
-def _header(dataset, judges, tools, command, counts, unknown):
+def _header(dataset, judges, tools, command, counts, unknown, others): # others: what a data set served for -> Dataset, or None
     what = f"{dataset.name}, split {dataset.split}: {len(dataset)} pictures of {len(dataset.classes)} classes; {counts['boxes']} with boxes, {counts['masks']} with masks"
     header = {"title": f"{dataset.name}, {dataset.split} split: what and where", "data": what}
     for judge in judges: header[f"protocol {judge.protocol.name}"] = _describe_protocol(judge.protocol)
@@ -308,7 +308,8 @@ def _header(dataset, judges, tools, command, counts, unknown):
         if model is not None: header[name] = _describe_model(model)
     if unknown: header["not measured"] = f"classes: the classifier does not know {', '.join(unknown[:3])}{', …'*(len(unknown) > 3)}"
     libraries = f"torch {version('torch')}, timm {version('timm')}, opencv {cv2.__version__}, numpy {np.__version__}, Python {platform.python_version()}"
-    return header | {"command": command, "made with": f"locloc {__version__}, {libraries}"}
+    served = {name: f"{other.name}, split {other.split}: {len(other)} pictures" for name, other in others.items() if other is not None}
+    return header | {"command": command, "made with": f"locloc {__version__}, {libraries}"} | served
 
 # %% ../nbs/12_evaluate.ipynb #12_evaluate-027
 def _settings(judges, tools):
@@ -418,15 +419,12 @@ def evaluate(
     if not len(dataset): raise ValueError(f"{dataset.name}, {dataset.split}: no pictures to evaluate")
     protocols = [get_protocol(p) for p in ((protocols,) if isinstance(protocols, str) else protocols)]
     drawn = set(np.random.default_rng(0).permutation(len(dataset))[:pictures].tolist())
-    workers = workers or min(8, os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(dataset), desc="evaluate", unit="picture", disable=not progress) as bar:
+    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool, tqdm(total=len(dataset), desc="evaluate", unit="picture", disable=not progress) as bar:
         tools = _prepare(model, linear, attention, params, ppd_threshold, pool)
         chosen = {} if held_out is None else _held_out(held_out, tools, protocols, batch_size)
         judges = [_Judge(p, model.threshold if model is not None else .5, chosen.get(p.name), None if train is None else mean_box(train, p)) for p in protocols]
         counts, unknown, figure_rows = _run(dataset, judges, tools, batch_size, drawn, bar)
-    header = _header(dataset, judges, tools, command or _command(), counts, unknown)
-    for name, other in (("mean training box", train), ("held-out thresholds", held_out)):
-        if other is not None: header[name] = f"{other.name}, split {other.split}: {len(other)} pictures"
+    header = _header(dataset, judges, tools, command or _command(), counts, unknown, {"mean training box": train, "held-out thresholds": held_out})
     report = _report(header, judges, tools, figure_rows)
     if folder is not None: report.save(folder)
     return report
