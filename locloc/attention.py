@@ -126,12 +126,14 @@ class CLSAttention:
         self.fingerprint = dict(name=self.name, weights_hash=backbone.weights_hash, layers=layers, heads=heads, version=1)
 
     @torch.inference_mode()
-    def __call__(self, pictures): # (B, H, W, 3) uint8 RGB -> (B, h, w) float32 in [0, 1]
+    def rows(self, pictures): # (B, H, W, 3) uint8 RGB -> (B, layers, heads, h, w) float32 tensor, of all layers and heads
         pictures, P = _check_pictures(pictures), self.backbone.patch_size
         H, W = (max(round(side / P), 1) * P for side in pictures.shape[1:3])
         if (H, W) != pictures.shape[1:3]: pictures = np.stack([cv2.resize(p, (W, H), interpolation=cv2.INTER_AREA) for p in pictures])
-        rows = self.backbone(self.backbone.normalize(pictures)).cls_attention
-        return attention_map(rows, self.layers, self.heads).cpu().numpy()
+        return self.backbone(self.backbone.normalize(pictures)).cls_attention
+
+    def __call__(self, pictures): # (B, H, W, 3) uint8 RGB -> (B, h, w) float32 in [0, 1]
+        return attention_map(self.rows(pictures), self.layers, self.heads).cpu().numpy()
 
 # %% ../nbs/03_attention.ipynb #03_attention-031
 class Agreement:

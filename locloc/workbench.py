@@ -138,11 +138,7 @@ def attention_rows(
     picture:np.ndarray, # (S, S, 3) uint8 RGB
 )->np.ndarray: # (layers, heads, h, w) of a CLSAttention, the map (h, w) of any other; float32
     "What is worth keeping of a picture"
-    if not isinstance(source, CLSAttention): return np.asarray(source(picture[None])[0], np.float32)
-    vit = source.backbone
-    side = max(round(len(picture) / vit.patch_size), 1) * vit.patch_size
-    if side != len(picture): picture = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
-    with torch.inference_mode(): return vit(vit.normalize(picture[None])).cls_attention[0].cpu().numpy()
+    return source.rows(picture[None])[0].cpu().numpy() if isinstance(source, CLSAttention) else np.asarray(source(picture[None])[0], np.float32)
 
 # %% ../nbs/19_workbench.ipynb #19_workbench-018
 class _Given: # an attention source that was asked before
