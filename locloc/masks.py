@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from . import __version__
 from .attention import load_attention
 from .boxes import box_iou, boxes_from_map
-from .data import get_protocol
+from .data import PICTURE_SUFFIXES, get_protocol
 from .grabcut import grabcut
 
 # %% ../nbs/05_masks.ipynb #05_masks-005
@@ -116,13 +116,11 @@ def grabcut_mask(
     return grabcut(image, marks, params.iterations, params.seed)
 
 # %% ../nbs/05_masks.ipynb #05_masks-028
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"}
-
 def _mask_name(id):
     "The PNG of a picture: `a/b.jpg` -> `a/b.png`; an id without a picture's suffix gets `.png` behind it"
     path = PurePosixPath(id)
     if path.is_absolute() or ".." in path.parts or not path.name: raise ValueError(f"{id!r} does not name a picture inside a folder")
-    return path.parent / ((path.stem if path.suffix.lower() in _SUFFIXES else path.name) + ".png")
+    return path.parent / ((path.stem if path.suffix.lower() in PICTURE_SUFFIXES else path.name) + ".png")
 
 # %% ../nbs/05_masks.ipynb #05_masks-029
 def _publish(file, write):

@@ -29,7 +29,7 @@ from scipy.stats import spearmanr
 from .attention import Agreement, CLSAttention, attention_map, load_attention
 from .backbone import FrozenViT
 from .boxes import box_iou, boxes_from_map, scale_boxes
-from .data import Dataset, PictureError, Sample, Samples, get_protocol, load_dataset, open_picture
+from .data import PICTURE_SUFFIXES, Dataset, PictureError, Sample, Samples, get_protocol, load_dataset, open_picture
 from .evaluate import mask_iou
 from .grabcut import grabcut
 from .masks import PPD_THRESHOLDS, PRESETS, GrabCutParams, ppd_mask, trimap
@@ -37,8 +37,6 @@ from .metrics import error_type
 from .plot import BOX_STYLES, DIFFERENCE, TRIMAP
 
 # %% ../nbs/19_workbench.ipynb #19_workbench-005
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-
 def _loose(name, sources, names):
     "Pictures without classes, boxes or masks; their sizes are read when they are opened"
     def make(item): return Sample(item[0], 0, None, None, partial(open_picture, item[1]))
@@ -47,7 +45,7 @@ def _loose(name, sources, names):
 # %% ../nbs/19_workbench.ipynb #19_workbench-006
 def _from_folder(folder):
     if (folder/"index.csv").is_file(): return load_dataset(folder, "all")
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in _SUFFIXES and f.is_file())
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in PICTURE_SUFFIXES and f.is_file())
     if files and not any(f.parent == folder for f in files): return load_dataset(folder, "all")
     return _loose(str(folder), files, [f.relative_to(folder).as_posix() for f in files])
 
