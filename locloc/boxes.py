@@ -97,7 +97,7 @@ def scale_boxes(
 ): # (N, 4) float64, px of the resized picture
     "Boxes of a picture after it was resized"
     (h0, w0), (h1, w1) = from_size, to_size
-    return _as_boxes(boxes) * np.tile([w1 / w0, h1 / h0], 2)
+    return _as_boxes(boxes) * np.tile([w1, h1], 2) / np.tile([w0, h0], 2)
 
 # %% ../nbs/00_boxes.ipynb #00_boxes-026
 def crop_boxes(

@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
-from .boxes import CONTOURS, centred_box, crop_boxes, mask_box, scale_boxes
+from .boxes import CONTOURS, boxes_from_map, centred_box, crop_boxes, mask_box, scale_boxes
 from .layouts import LAYOUTS, find_layout, read_index
 from .scenes import SCENE_CLASSES, make_scene, scene_mask
 
@@ -227,7 +227,7 @@ def _layout(protocol, size):
     return (h1, w1), np.array([x0, y0, x0 + protocol.size, y0 + protocol.size])
 
 # %% ../nbs/01_data.ipynb #01_data-035
-_CHOICES = {"threshold_rule": ("fixed", "sweep"), "contours": CONTOURS, "map_interpolation": ("bilinear", "bicubic")}
+_CHOICES = {"threshold_rule": ("fixed", "sweep"), "contours": CONTOURS, "map_interpolation": ("bilinear", "bicubic"), "stretch": ("before", "after"), "cut": ("bytes", "values")}
 
 def _check(protocol):
     for field, choices in _CHOICES.items():
@@ -267,8 +267,16 @@ def _regions(protocol, mask, ignore=None): # (H, W) bool, None: nothing to ignor
 
 def _score_map(protocol, score_map): # (h, w) float over the input -> (S, S) float32 in [0, 1]
     how = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}[protocol.map_interpolation]
-    wide = cv2.resize(np.asarray(score_map, dtype=np.float32), (protocol.size,) * 2, interpolation=how)
-    return (wide - wide.min()) / np.ptp(wide) if np.ptp(score_map) > 0 else np.zeros_like(wide)
+    score_map = np.asarray(score_map, dtype=np.float32)
+    if not np.isfinite(score_map).all(): raise ValueError("a score map must be finite")
+    stretched = lambda a: (a - a.min()) / np.ptp(a) if np.ptp(score_map) > 0 else np.zeros_like(a)
+    wide = cv2.resize(stretched(score_map) if protocol.stretch == "before" else score_map, (protocol.size,) * 2, interpolation=how)
+    return wide.clip(0, 1) if protocol.stretch == "before" else stretched(wide)
+
+def _found(protocol, score_map, threshold=None): # (S, S) float in [0, 1] or bool; None: the protocol's threshold -> (K, 4) px of the input
+    threshold = protocol.threshold if threshold is None else threshold
+    if protocol.cut == "values": score_map, threshold = np.asarray(score_map) > threshold, .5
+    return boxes_from_map(score_map, threshold, protocol.contours, protocol.clamp)[0]
 
 # %% ../nbs/01_data.ipynb #01_data-041
 @dataclass(frozen=True)
@@ -280,15 +288,19 @@ class Protocol:
     crop: int | None = None # side of the middle that is kept, px; None: all (only with squash)
     threshold: float = .5 # of the map's largest value, for methods that bring none of their own
     threshold_rule: str = "fixed" # "fixed", or "sweep": the best on the evaluated split, an oracle
+    step: float = .01 # of a sweep, (0, 1)
     contours: str = "largest" # "largest", "pixels" or "all", see `boxes_from_map`
-    inclusive: bool = False # boxes are compared as wsolevaluation does
+    inclusive: bool = False # true boxes are integers, at most W - 1, and their end pixels count when boxes are compared
+    clamp: bool = False # predicted boxes end at W - 1 at most
     first_box_only: bool = False # the first true box alone counts
     iou: float = .5 # overlap that makes a box right
     strict: bool = False # an overlap of exactly `iou` is not enough
     map_interpolation: str = "bilinear" # "bilinear" or "bicubic": how a score map gets the input's size
+    stretch: str = "after" # "before" or "after": when it is stretched to [0, 1]
+    cut: str = "bytes" # "bytes": its 8 bits must exceed int(threshold * largest); "values": it must exceed the threshold
 
     __post_init__ = _check
-    picture, mask, boxes, to_original, regions, score_map = _picture, _mask, _boxes, _to_original, _regions, _score_map
+    picture, mask, boxes, to_original, regions, score_map, found = _picture, _mask, _boxes, _to_original, _regions, _score_map, _found
 
     @property
     def size(self): return self.crop or self.resize # side of the input, px
@@ -298,11 +310,11 @@ class Protocol:
 
 # %% ../nbs/01_data.ipynb #01_data-042
 PROTOCOLS = {p.name: p for p in (
-    Protocol("wsoleval", resize=224, squash=True, threshold_rule="sweep", inclusive=True, map_interpolation="bicubic"),
+    Protocol("wsoleval", resize=224, squash=True, threshold_rule="sweep", step=.001, inclusive=True, clamp=True, map_interpolation="bicubic"),
     Protocol("locloc", resize=256, squash=False, crop=224),
     Protocol("locloc_first_box", resize=256, squash=False, crop=224, first_box_only=True),
     Protocol("tscam", resize=224, squash=True, threshold=.2, inclusive=True),
-    Protocol("bas", resize=256, squash=True, crop=224, contours="pixels", strict=True),
+    Protocol("bas", resize=256, squash=True, crop=224, contours="pixels", strict=True, stretch="before", cut="values"),
 )}
 
 # %% ../nbs/01_data.ipynb #01_data-043
@@ -320,7 +332,7 @@ def trivial_boxes(
     shares, # (K,) sides of centred boxes, share of the input's, (0, 1]; 1: the whole picture
 ): # (K, 4) float64 x0 y0 x1 y1, px of the input
     "Centred boxes as the protocol would have them"
-    return np.minimum(np.concatenate([centred_box((protocol.size,) * 2, s) for s in shares]), protocol.size - protocol.inclusive)
+    return np.minimum(np.concatenate([centred_box((protocol.size,) * 2, s) for s in shares]), protocol.size - protocol.clamp)
 
 def mean_box(
     dataset, # Dataset, such as the train split

@@ -22,15 +22,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch.distributed as dist
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 from . import __version__
 from .attention import load_attention
-from .boxes import boxes_from_map
-from .data import get_protocol, mean_box, trivial_boxes
+from .data import PictureError, Protocol, get_protocol, mean_box, trivial_boxes
 from .masks import PPD_THRESHOLDS, PRESETS, GrabCutParams, grabcut_mask, ppd_mask
-from .metrics import ERROR_TYPES, ErrorTypes, LocalizationAccuracy, MaxBoxAcc, PxAP, best_ious, share_interval
+from .metrics import ERROR_TYPES, ErrorTypes, LocalizationAccuracy, MaxBoxAcc, MaxBoxAccV2, PxAP, best_ious, share_interval
 from .model import LocLoc
 from .plot import fig4, show_boxes
 
@@ -79,11 +79,10 @@ HELD_OUT = ", held-out threshold"
 def _found(judge, seen): # method -> (K, 4) boxes
     p, found = judge.protocol, {"whole picture": trivial_boxes(judge.protocol, [1])}
     if judge.mean is not None: found["mean training box"] = judge.mean
-    if p.threshold_rule == "fixed" and "attention_wide" in seen: found["attention"] = boxes_from_map(seen["attention_wide"], p.threshold, p.contours, p.inclusive)[0]
+    if p.threshold_rule == "fixed" and "attention_wide" in seen: found["attention"] = p.found(seen["attention_wide"])
     for name, key in _MASKS.items():
-        share = judge.threshold if key == "activation" else .5
-        if key in seen: found[name] = boxes_from_map(seen[key], share, p.contours, p.inclusive)[0]
-    for name, share in judge.chosen.items(): found[name + HELD_OUT] = boxes_from_map(seen[_MAPS[name]], share, p.contours, p.inclusive)[0]
+        if key in seen: found[name] = p.found(seen[key], judge.threshold if key == "activation" else .5)
+    for name, share in judge.chosen.items(): found[name + HELD_OUT] = p.found(seen[_MAPS[name]], share)
     return found
 
 # %% ../nbs/12_evaluate.ipynb #12_evaluate-010
@@ -92,9 +91,10 @@ class _Judge: # counters of one protocol
         self.protocol, self.threshold, self.chosen, self.mean = protocol, threshold, chosen or {}, mean
         self.shares = [box[None] for box in trivial_boxes(protocol, SHARES)]
         self.boxes, self.classes = (defaultdict(lambda: LocalizationAccuracy(protocol.least_iou)) for _ in range(2))
-        self.sweeps = defaultdict(lambda: MaxBoxAcc((protocol.least_iou,), protocol.contours, inclusive=protocol.inclusive))
+        steps = dict(thresholds=np.arange(0, 1, protocol.step), inclusive=protocol.inclusive)
+        self.sweeps, self.v2 = defaultdict(lambda: MaxBoxAcc((protocol.least_iou,), protocol.contours, **steps)), defaultdict(lambda: MaxBoxAccV2(**steps))
         self.masks, self.centred, self.labels = defaultdict(lambda: np.zeros(2)), np.zeros(len(SHARES)), Counter()
-        self.pixels, self.errors, self.ious, self.extremes = defaultdict(PxAP), defaultdict(ErrorTypes), defaultdict(lambda: np.zeros(20)), _Extremes()
+        self.pixels, self.errors, self.ious, self.extremes = defaultdict(lambda: PxAP(steps["thresholds"])), defaultdict(lambda: ErrorTypes(protocol.least_iou)), defaultdict(lambda: np.zeros(20)), _Extremes()
 
     def update(self, seen, truth, true_mask, regions, label): # label: place in the classifier's scores, None: it does not know the class
         for name, key in _MASKS.items():
@@ -117,6 +117,7 @@ class _Judge: # counters of one protocol
         self.centred += best_ious(self.shares, truth, p.inclusive) >= p.least_iou
         for name, key in _MAPS.items():
             if key in seen: self.sweeps[name].update(seen[key], truth)
+            if key in seen and p.threshold_rule == "sweep": self.v2[name].update(seen[key], truth)
 
 # %% ../nbs/12_evaluate.ipynb #12_evaluate-012
 class _Extremes: # the pictures with the lowest and the highest IoU, in order
@@ -138,9 +139,10 @@ def _row(judge, table, method, figures, n, **more):
 def _thresholds(judge, tools): # method -> (the threshold behind its mask or box, its origin), as text
     params = tools.params
     marks = params and {"δ0": params.delta0, "δ1": params.delta1, "split": params.split}
-    fixed = {"PPD mask": f"attention ≥ {tools.ppd_threshold}", "GEG": f"{judge.threshold:g} of maximum", "attention": f"{judge.protocol.threshold:g} of maximum",
+    share = lambda t: f"{t:.3g}" + " of maximum"*(judge.protocol.cut == "bytes")
+    fixed = {"PPD mask": f"attention ≥ {tools.ppd_threshold}", "GEG": share(judge.threshold), "attention": share(judge.protocol.threshold),
         "GrabCut mask": params and ", ".join(f"{name} {value:g}" for name, value in marks.items() if value is not None)}
-    held_out = {name + HELD_OUT: (f"{share:.2f} of maximum", "held_out") for name, share in judge.chosen.items()}
+    held_out = {name + HELD_OUT: (share(t), "held_out") for name, t in judge.chosen.items()}
     return {"whole picture": ("", ""), "mean training box": ("", "train"), **{name: (text, "fixed") for name, text in fixed.items()}, **held_out}
 
 def _intervals(metric, wanted): return {name: [round(v, 2) for v in pair] for name, pair in metric.intervals().items() if name in wanted}
@@ -158,8 +160,12 @@ def _box_rows(judge, tools):
                 intervals={"GT-known Loc": list(share_interval(best, n))})
     for name, metric in judge.sweeps.items() if judge.protocol.threshold_rule == "sweep" else ():
         found = metric.compute()
-        yield _row(judge, "boxes", f"{name}, MaxBoxAcc", {"GT-known Loc": found["MaxBoxAcc"]}, n, threshold=f"{found['threshold']:.2f} of maximum", origin="oracle",
+        yield _row(judge, "boxes", f"{name}, MaxBoxAcc", {"GT-known Loc": found["MaxBoxAcc"]}, n, threshold=f"{found['threshold']:.3g} of maximum", origin="oracle",
             intervals={"GT-known Loc": list(share_interval(metric.right.max(), metric.seen))})
+    for name, metric in judge.v2.items():
+        found = metric.compute()
+        each = {f"MaxBoxAcc at IoU {iou}": percent for iou, percent in found["per_iou"].items()}
+        yield _row(judge, "boxes", f"{name}, MaxBoxAccV2", {"MaxBoxAccV2": found["MaxBoxAcc"], **each}, n, threshold="the best for each IoU", origin="oracle")
 
 # %% ../nbs/12_evaluate.ipynb #12_evaluate-016
 def _mask_rows(judge, tools):
@@ -222,10 +228,10 @@ def _save(report, folder): # report.md, .json, .csv and figures, each written as
 # %% ../nbs/12_evaluate.ipynb #12_evaluate-020
 _COLUMNS = {
     "boxes": ("Percent of pictures whose box is right; for Top-1 and Top-5 Loc the model's class must be right as well.",
-              ("GT-known Loc", "95 %", "Top-1 Loc", "Top-5 Loc", "threshold", "origin")),
+              ("GT-known Loc", "95 %", "Top-1 Loc", "Top-5 Loc", "MaxBoxAccV2", "threshold", "origin")),
     "masks": ("Mean IoU with the true masks, and area under the pixels' precision-recall curve, percent.", ("mean IoU", "PxAP", "threshold", "origin")),
     "errors": ("What a method's box is, percent of pictures; with a classifier a wrong class comes first.", ERROR_TYPES),
-    "classes": ("Percent of pictures; the first row is the floor.", ("Top-1 Cls", "Top-5 Cls"))}
+    "classes": ("Percent of pictures; the first row is the floor.", ("Top-1 Cls", "95 %", "Top-5 Cls"))}
 
 def _table(head, lines): # GitHub's tables, padded so that they read well as text too
     lines = [[f"{x:.1f}" if isinstance(x, float) else str(x) or "–" for x in line] for line in lines]
@@ -240,22 +246,23 @@ def _markdown(report):
     parts = [f"# {report.header['title']}", _table(("", ""), [(k, v) for k, v in report.header.items() if k != "title"])]
     for table, (meaning, columns) in _COLUMNS.items():
         rows = [row for row in report.rows if row["table"] == table]
-        rows = [row | {"95 %": "{:.1f}–{:.1f}".format(*row["intervals"]["GT-known Loc"])} if "GT-known Loc" in row.get("intervals", ()) else row for row in rows]
+        spread = lambda row: next((pair for name, pair in row.get("intervals", {}).items() if name in ("GT-known Loc", "Top-1 Cls")), None)
+        rows = [row | {"95 %": "{:.1f}–{:.1f}".format(*spread(row))} if spread(row) else row for row in rows]
         columns = ("method", "protocol", *(c for c in columns if any(c in row for row in rows)), "n")
         if rows: parts += [f"## {table.capitalize()}", meaning, _table(columns, [[row.get(c, "") for c in columns] for row in rows])]
     if any(row.get("origin") == "oracle" for row in report.rows):
-        parts.append("`oracle`: the value that is best on these very pictures; not to be compared with a `fixed` one. 95 %: bootstrap interval of GT-known Loc, for the threshold as it stands.")
+        parts.append("`oracle`: the value that is best on these very pictures; not to be compared with a `fixed` one. 95 %: bootstrap interval of the column before it, for the threshold as it stands.")
     if report.figure is not None: parts.append("![figure](figure.png)\n\nPictures drawn at random with a fixed seed, not picked. Green: true box; dashed orange: predicted.")
     parts += [f"![{name}]({name}.png)\n\n{_CAPTIONS[name]}" for name in report.figures]
     return "\n\n".join(parts) + "\n"
 
 # %% ../nbs/12_evaluate.ipynb #12_evaluate-023
-_CAPTIONS = {"curves": "Right boxes against the threshold of the map; dotted: the threshold that was used for GEG.", "ious": "How many pictures have which IoU; dotted: what counts as right.",
-    "extremes": "The worst and the best pictures under the first protocol. Green: true box; dashed orange: predicted."}
+_CAPTIONS = {"curves": "Right boxes against the threshold of the map; dotted: GEG's threshold, where there is GEG.", "ious": "How many pictures have which IoU; dotted: what counts as right.",
+    "extremes": "Worst and best pictures under the first protocol. Green: true box; dashed orange: predicted."}
 
 def _panels(judges, title): # a Figure and an axis a protocol
     figure = Figure(figsize=(3.4*len(judges), 2.8), layout="constrained")
-    axes = figure.subplots(1, len(judges), squeeze=False)[0]
+    axes = figure.subplots(1, len(judges), squeeze=False, sharey=True)[0]
     for ax, judge in zip(axes, judges): ax.set(title=judge.protocol.name, xlabel=title)
     axes[0].set_ylabel("pictures, %")
     return figure, axes
@@ -281,6 +288,7 @@ def _iou_figure(judges):
 
 def _extremes_figure(judge):
     figure = Figure(figsize=(9, 5), layout="constrained")
+    figure.suptitle(f"{'GEG' if 'GEG' in judge.ious else 'GrabCut mask'}: the worst above, the best below", fontsize=10)
     for axes, row in zip(figure.subplots(2, judge.extremes.count), judge.extremes.rows()):
         for ax in axes: ax.axis("off")
         for ax, (iou, (picture, truth, boxes)) in zip(axes, row):
@@ -296,7 +304,7 @@ def _figures(judges): # name -> Figure, of what there is
     return figures
 
 # %% ../nbs/12_evaluate.ipynb #12_evaluate-026
-def _header(dataset, judges, tools, command, counts, unknown, others): # others: what a data set served for -> Dataset, or None
+def _header(dataset, judges, tools, command, counts, unknown, served): # served: what another data set was for -> which it was, or None
     what = f"{dataset.name}, split {dataset.split}: {len(dataset)} pictures of {len(dataset.classes)} classes; {counts['boxes']} with boxes, {counts['masks']} with masks"
     header = {"title": f"{dataset.name}, {dataset.split} split: what and where", "data": what}
     for judge in judges: header[f"protocol {judge.protocol.name}"] = _describe_protocol(judge.protocol)
@@ -308,8 +316,7 @@ def _header(dataset, judges, tools, command, counts, unknown, others): # others:
         if model is not None: header[name] = _describe_model(model)
     if unknown: header["not measured"] = f"classes: the classifier does not know {', '.join(unknown[:3])}{', …'*(len(unknown) > 3)}"
     libraries = f"torch {version('torch')}, timm {version('timm')}, opencv {cv2.__version__}, numpy {np.__version__}, Python {platform.python_version()}"
-    served = {name: f"{other.name}, split {other.split}: {len(other)} pictures" for name, other in others.items() if other is not None}
-    return header | {"command": command, "made with": f"locloc {__version__}, {libraries}"} | served
+    return header | {"command": command, "made with": f"locloc {__version__}, {libraries}"} | {name: which for name, which in served.items() if which}
 
 # %% ../nbs/12_evaluate.ipynb #12_evaluate-027
 def _settings(judges, tools):
@@ -325,7 +332,8 @@ def _describe_protocol(p):
     if p.crop: how += f", centre crop {p.crop}"
     which = "first true box" if p.first_box_only else "every true box"
     contour = {"largest": "largest contour", "pixels": "part with the most pixels", "all": "all contours"}[p.contours]
-    return f"{how}; {which}, {contour}, {'inclusive '*p.inclusive}IoU {'>' if p.strict else '≥'} {p.iou:g}; maps {p.map_interpolation}"
+    threshold = f"thresholds of maps swept in steps of {p.step:g}" if p.threshold_rule == "sweep" else f"attention's threshold {p.threshold:g}"
+    return f"{how}; {which}, {contour}, {'inclusive '*p.inclusive}IoU {'>' if p.strict else '≥'} {p.iou:g}; maps {p.map_interpolation}, {threshold}"
 
 def _describe_model(model):
     heads = [f"{type(head).__name__} ({head.layout} layout)" for head in (model.geg, model.lfdm) if head is not None]
@@ -381,23 +389,41 @@ def _figure_row(seen, truth, judge, name, model): # what `fig4` wants, and a tit
     if "scores" in seen: row["title"] += f"\n→ {model.classes[int(seen['scores'].argmax())]}"
     last, share = ("activation", judge.threshold) if "activation" in seen else ("grabcut", .5)
     if last in seen:
-        row["pred_box"] = boxes_from_map(seen[last], share, inclusive=judge.protocol.inclusive)[0]
+        row["pred_box"] = judge.protocol.found(seen[last], share)
         if truth is not None: row["title"] += f", IoU {best_ious([row['pred_box']], truth, judge.protocol.inclusive)[0]:.2f}"
     return row
 
 # %% ../nbs/12_evaluate.ipynb #12_evaluate-035
 def _held_out(held_out, tools, protocols, batch_size): # protocol's name -> {method -> threshold}
-    judges = [_Judge(p, .5) for p in protocols]
+    judges = [_Judge(replace(p, threshold_rule="fixed"), .5) for p in protocols]
     _run(held_out, judges, replace(tools, params=None), batch_size, (), tqdm(total=len(held_out), disable=True))
     return {j.protocol.name: {name: metric.compute()["threshold"] for name, metric in j.sweeps.items()} for j in judges}
 
+def _means(train, protocols): # protocol's name -> (1, 4) mean training box or None; what the header says of it
+    if train is None: return {}, None
+    try: means = {p.name: mean_box(train, p) for p in protocols}
+    except PictureError as broken: return {}, f"left out: {broken}"
+    return means, _served(train) if any(box is not None for box in means.values()) else None
+
+def _served(dataset): return f"{dataset.name}, split {dataset.split}: {len(dataset)} pictures"
+
 # %% ../nbs/12_evaluate.ipynb #12_evaluate-036
+def _asked(dataset, held_out, protocols): # protocols by name, each once; refuses what would give wrong figures
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1: raise ValueError("evaluate counts in one process: run it without torchrun")
+    same = held_out is not None and held_out.name == dataset.name
+    if same and (held_out.split == dataset.split or "all" in (held_out.split, dataset.split)):
+        raise ValueError(f"thresholds chosen on split {held_out.split} are not held out from split {dataset.split}: name another split, such as train")
+    protocols = [get_protocol(p) for p in ((protocols,) if isinstance(protocols, (str, Protocol)) else protocols)]
+    if not protocols: raise ValueError("no protocol to evaluate under: name one or more")
+    return list({p.name: p for p in protocols}.values())
+
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-037
 def _report(header, judges, tools, figure_rows):
     rows = [row for make in (_box_rows, _mask_rows, _error_rows, _class_rows) for judge in judges for row in make(judge, tools)]
     figures = (fig4(figure_rows), _figures(judges)) if figure_rows else (None, {})
     return Report(header, _settings(judges, tools), tuple(rows), *figures)
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-037
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-038
 def evaluate(
     dataset,                # Dataset
     model=None,             # LocLoc; either head may be missing. None: masks and trivial rows only
@@ -417,14 +443,15 @@ def evaluate(
 )->Report:                  # raises ValueError on an empty data set, PictureError on a picture that can't be read
     "Measure localization, masks and classes under one or more protocols"
     if not len(dataset): raise ValueError(f"{dataset.name}, {dataset.split}: no pictures to evaluate")
-    protocols = [get_protocol(p) for p in ((protocols,) if isinstance(protocols, str) else protocols)]
+    protocols = _asked(dataset, held_out, protocols)
     drawn = set(np.random.default_rng(0).permutation(len(dataset))[:pictures].tolist())
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool, tqdm(total=len(dataset), desc="evaluate", unit="picture", disable=not progress) as bar:
         tools = _prepare(model, linear, attention, params, ppd_threshold, pool)
-        chosen = {} if held_out is None else _held_out(held_out, tools, protocols, batch_size)
-        judges = [_Judge(p, model.threshold if model is not None else .5, chosen.get(p.name), None if train is None else mean_box(train, p)) for p in protocols]
+        chosen, (means, mean_of) = {} if held_out is None else _held_out(held_out, tools, protocols, batch_size), _means(train, protocols)
+        judges = [_Judge(p, model.threshold if model is not None else .5, chosen.get(p.name), means.get(p.name)) for p in protocols]
         counts, unknown, figure_rows = _run(dataset, judges, tools, batch_size, drawn, bar)
-    header = _header(dataset, judges, tools, command or _command(), counts, unknown, {"mean training box": train, "held-out thresholds": held_out})
+    served = {"mean training box": mean_of, "held-out thresholds": _served(held_out) if any(chosen.values()) else None}
+    header = _header(dataset, judges, tools, command or _command(), counts, unknown, served)
     report = _report(header, judges, tools, figure_rows)
     if folder is not None: report.save(folder)
     return report

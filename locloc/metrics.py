@@ -32,7 +32,8 @@ def share_interval(
     seen,      # number of pictures, 1 or more
     level=.95, # of the interval, (0, 1)
 )->tuple:      # (low, high) in percent
-    "Percentile bootstrap interval of a share, without drawing"
+    "Percentile bootstrap interval of a share, without drawing. Raises ValueError where nothing was seen"
+    if seen < 1: raise ValueError("no picture was seen: a share of nothing has no interval")
     low, high = binom.ppf([(1 - level)/2, (1 + level)/2], seen, right/seen)
     return float(100*low/seen), float(100*high/seen)
 
@@ -44,7 +45,7 @@ def class_rank(
     "Place of the true class among the scores"
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 1 or not np.isfinite(scores).all(): raise ValueError(f"scores must be one row of finite numbers, got shape {scores.shape}")
-    if not 0 <= label < len(scores): raise ValueError(f"label {label} is outside the {len(scores)} classes")
+    if label is None or not 0 <= label < len(scores): raise ValueError(f"label {label} is outside the {len(scores)} classes")
     return int((scores > scores[label]).sum() + (scores[:label] == scores[label]).sum())
 
 # %% ../nbs/09_metrics.ipynb #09_metrics-014
@@ -64,6 +65,7 @@ class LocalizationAccuracy:
         label:int=None, # index of the true class
         iou:float=None, # best IoU of the predicted box over the true boxes, None: no box known
     ):
+        if iou is not None and not 0 <= iou <= 1: raise ValueError(f"iou must be in [0, 1], got {iou}")
         located = None if iou is None else iou >= self.iou
         top1, top5 = (None, None) if scores is None else (class_rank(scores, label) < k for k in (1, 5))
         both = lambda a, b: None if a is None or b is None else a and b
@@ -83,7 +85,13 @@ def _true_boxes(gt_boxes): # checked: (M, 4) float64, M > 0
     gt_boxes = np.asarray(gt_boxes, dtype=np.float64)
     if gt_boxes.ndim != 2 or gt_boxes.shape[1:] != (4,) or not len(gt_boxes):
         raise ValueError(f"true boxes must be (K, 4) with K > 0, got {gt_boxes.shape}: leave out pictures without a box")
+    if not (np.isfinite(gt_boxes).all() and (gt_boxes[:, 2:] >= gt_boxes[:, :2]).all()): raise ValueError(f"true boxes must be finite with x0 <= x1 and y0 <= y1, got {gt_boxes.tolist()}")
     return gt_boxes
+
+def _shares(values, what): # checked: (T,) float64 in [0, 1], T > 0
+    values = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    if not values.size or not ((values >= 0) & (values <= 1)).all(): raise ValueError(f"{what} must be one or more numbers in [0, 1], got {values}")
+    return values
 
 # %% ../nbs/09_metrics.ipynb #09_metrics-022
 def best_ious(
@@ -171,11 +179,10 @@ def right_at(
     inclusive=False,    # count end pixels as inside, as the benchmark does
 )->np.ndarray:          # (number of IoUs, T) bool. Raises ValueError where there is no true box
     "Is the box that each threshold gives right?"
-    thresholds, gt_boxes = np.atleast_1d(np.asarray(thresholds, dtype=np.float64)), _true_boxes(gt_boxes)
-    pixels = as_bytes(score_map)
+    thresholds, ious, gt_boxes, pixels = _shares(thresholds, "thresholds"), _shares(ious, "ious"), _true_boxes(gt_boxes), as_bytes(score_map)
     cuts = (thresholds*int(pixels.max())).astype(int)
     if contours == "largest" and cuts.max() < pixels.max(): return _sweep(pixels, cuts, gt_boxes, ious, inclusive)
-    return best_ious(boxes_from_map(score_map, thresholds, contours, inclusive), gt_boxes, inclusive) >= np.array(ious)[:, None]
+    return best_ious(boxes_from_map(score_map, thresholds, contours, inclusive), gt_boxes, inclusive) >= ious[:, None]
 
 # %% ../nbs/09_metrics.ipynb #09_metrics-031
 class MaxBoxAcc:
@@ -187,7 +194,7 @@ class MaxBoxAcc:
         inclusive=True,     # the benchmark's box and IoU convention; False: half-open boxes
     ):
         self.ious, self.contours, self.inclusive = tuple(ious), contours, inclusive
-        self.thresholds = np.arange(0, 1, .01) if thresholds is None else np.asarray(thresholds, dtype=np.float64)
+        self.thresholds = _shares(np.arange(0, 1, .01) if thresholds is None else thresholds, "thresholds")
         self.reset()
 
     def reset(self): self.right, self.seen = np.zeros((len(self.ious), len(self.thresholds))), 0
@@ -201,9 +208,9 @@ class MaxBoxAcc:
 
     def curve(self)->np.ndarray: # (number of IoUs, T) percent of right boxes at each threshold
         counts = _summed(np.append(self.right.ravel(), self.seen))
-        return 100*counts[:-1].reshape(self.right.shape)/max(counts[-1], 1)
+        return 100*counts[:-1].reshape(self.right.shape)/(counts[-1] or np.nan)
 
-    def compute(self)->dict: # "MaxBoxAcc": percent, mean over IoUs; "per_iou": IoU -> percent; "threshold": the lowest at which the mean of the curves is best
+    def compute(self)->dict: # "MaxBoxAcc": percent, mean over IoUs; "per_iou": IoU -> percent; "threshold": the lowest at which the mean of the curves is best. Percentages are nan before the first picture
         curve = self.curve()
         per_iou = dict(zip(self.ious, curve.max(1).tolist()))
         return {"MaxBoxAcc": float(curve.max(1).mean()), "per_iou": per_iou, "threshold": float(self.thresholds[curve.mean(0).argmax()])}
@@ -221,7 +228,8 @@ class PxAP:
     def __init__(self,
         thresholds=None, # (T,) ascending, [0, 1); None: 0, .01, ... .99
     ):
-        self.thresholds = np.arange(0, 1, .01) if thresholds is None else np.asarray(thresholds, dtype=np.float64)
+        self.thresholds = _shares(np.arange(0, 1, .01) if thresholds is None else thresholds, "thresholds")
+        if (np.diff(self.thresholds) <= 0).any(): raise ValueError("thresholds must ascend")
         self.reset()
 
     def reset(self): self.counts = np.zeros((2, len(self.thresholds) + 1)) # pixels off and on the object, in bins that begin at the thresholds and at 1
@@ -250,12 +258,13 @@ def error_type(
     box,              # (4,) x0 y0 x1 y1
     true_boxes,       # (K, 4) in the same pixels, K > 0
     class_right=True, # is the predicted class the true one?
+    iou=.5,           # a box is right at or above this IoU
 )->str:               # one of ERROR_TYPES
     "What is wrong with a box"
     if not class_right: return "wrong class"
     box, true_boxes = np.asarray(box, dtype=np.float64).reshape(4), _true_boxes(true_boxes)
     ious = box_iou(box, true_boxes)[0]
-    if ious.max() >= .5: return "right"
+    if ious.max() >= iou: return "right"
     area = lambda b: np.maximum(b[..., 2:] - b[..., :2], 0).prod(-1)
     shared = area(np.concatenate([np.maximum(box[:2], true_boxes[:, :2]), np.minimum(box[2:], true_boxes[:, 2:])], axis=1))
     held = shared/np.maximum(area(true_boxes), 1e-9)
@@ -266,14 +275,19 @@ def error_type(
 # %% ../nbs/09_metrics.ipynb #09_metrics-048
 class ErrorTypes:
     "Share of each kind of answer, in percent"
-    def __init__(self): self.reset()
+    def __init__(self,
+        iou:float=.5, # a box is right at or above this IoU
+    ):
+        self.iou = iou
+        self.reset()
+
     def reset(self): self.counts = Counter()
 
     def update(self,
         box,              # (4,) x0 y0 x1 y1
         true_boxes,       # (K, 4) in the same pixels, K > 0
         class_right=True, # is the predicted class the true one?
-    ): self.counts[error_type(box, true_boxes, class_right)] += 1
+    ): self.counts[error_type(box, true_boxes, class_right, self.iou)] += 1
 
     def compute(self)->dict: # every one of ERROR_TYPES -> percent; empty before the first picture
         counts = _summed(np.array([self.counts[name] for name in ERROR_TYPES], dtype=np.float64))

@@ -284,6 +284,24 @@ def test_inclusive_boxes_are_the_benchmarks_integers():
     np.testing.assert_array_equal(boxes, [[26, 18, 172, 221], [0, 0, 223, 223]])
 
 
+def test_boxes_are_the_benchmarks_to_the_pixel():
+    wsoleval, rng = get_protocol("wsoleval"), np.random.default_rng(0)
+    for h, w in rng.integers(60, 600, (300, 2)):
+        x0, y0, x1, y1 = *rng.integers(0, (w//2, h//2)), *rng.integers((w//2, h//2), (w, h))
+        theirs = [int(x*224/w) for x in (x0, x1)], [int(y*224/h) for y in (y0, y1)]
+        assert wsoleval.boxes([[x0, y0, x1, y1]], (h, w), inclusive=True)[0].tolist() == [theirs[0][0], theirs[1][0], theirs[0][1], theirs[1][1]]
+
+
+def test_found_follows_the_protocols_rules():
+    corner = np.zeros((224, 224), np.float32)
+    corner[100:, 100:] = .6
+    ends = {name: get_protocol(name).found(corner, .5)[0].tolist() for name in ("wsoleval", "tscam", "bas")}
+    assert ends == {"wsoleval": [100, 100, 223, 223], "tscam": [100, 100, 224, 224], "bas": [100, 100, 224, 224]}
+    assert get_protocol("bas").found(corner, .7)[0].tolist() == [0, 0, 0, 0]  # as it is, not a share of the largest value
+    assert get_protocol("tscam").found(corner, .7)[0].tolist() == [100, 100, 224, 224]
+    assert get_protocol("bas").found(corner > 0, .5)[0].tolist() == [100, 100, 224, 224]
+
+
 def test_protocol_options():
     boxes = [[0, 0, 9, 9], [5, 5, 60, 60]]
     assert len(get_protocol("locloc_first_box").boxes(boxes, (80, 80))) == 1
@@ -302,8 +320,10 @@ def test_protocols_are_data():
     for name in ("wsoleval", "locloc", "tscam", "bas"):
         protocol = get_protocol(name)
         wide = protocol.score_map(np.random.default_rng(0).random((14, 14)))
-        assert wide.shape == (protocol.size, protocol.size) and wide.min() == 0 and wide.max() == 1
+        assert wide.shape == (protocol.size, protocol.size) and 0 <= wide.min() < .1 and .9 < wide.max() <= 1
+        assert (wide.max() == 1) == (protocol.stretch == "after")
+        with pytest.raises(ValueError, match="finite"): protocol.score_map(np.full((14, 14), np.inf))
         assert not protocol.score_map(np.full((14, 14), .3)).any()
-    for wrong in (dict(contours="smallest"), dict(map_interpolation="nearest"), dict(threshold_rule="best")):
+    for wrong in (dict(contours="smallest"), dict(map_interpolation="nearest"), dict(threshold_rule="best"), dict(stretch="never"), dict(cut="bits")):
         with pytest.raises(ValueError, match="must be one of"):
             Protocol("mine", resize=224, squash=True, **wrong)

@@ -9,12 +9,12 @@ import torch
 
 from locloc.backbone import load_backbone
 from locloc.boxes import box_iou, boxes_from_map, centred_box
-from locloc.data import Dataset, Protocol, Sample, Samples, get_protocol, load_dataset
+from locloc.data import Dataset, PictureError, Protocol, Sample, Samples, get_protocol, load_dataset
 from locloc.evaluate import evaluate, mask_iou
 from locloc.geg import GEG
 from locloc.lfdm import LFDM, LinearHead
 from locloc.masks import GrabCutParams, grabcut_mask
-from locloc.metrics import MaxBoxAcc
+from locloc.metrics import MaxBoxAcc, MaxBoxAccV2
 from locloc.model import LocLoc, score_maps
 
 SQUASH = Protocol("squash", resize=224, squash=True)
@@ -86,10 +86,13 @@ def test_every_row_counted_literally(scenes, model, linear):
     assert found["classes", "squash", "LFDM"]["Top-1 Cls"] == pytest.approx(100*(first == labels).mean())
     with torch.no_grad(): other = linear(model.backbone.normalize(inputs))[1].argmax(1).numpy()
     assert found["classes", "squash", "linear head"]["Top-1 Cls"] == pytest.approx(100*(other == labels).mean())
-    sweep = MaxBoxAcc()
     wsoleval = get_protocol("wsoleval")
-    for m, s in zip(activation.squeeze(1).numpy(), scenes): sweep.update(wsoleval.score_map(m), wsoleval.boxes(s.boxes, s.size, True))
+    sweep, both = MaxBoxAcc(thresholds=np.arange(0, 1, .001)), MaxBoxAccV2(thresholds=np.arange(0, 1, .001))
+    for m, s in zip(activation.squeeze(1).numpy(), scenes):
+        for metric in (sweep, both): metric.update(wsoleval.score_map(m), wsoleval.boxes(s.boxes, s.size, True))
     assert found["boxes", "wsoleval", "GEG, MaxBoxAcc"]["GT-known Loc"] == pytest.approx(sweep.compute()["MaxBoxAcc"])
+    row, found_both = found["boxes", "wsoleval", "GEG, MaxBoxAccV2"], both.compute()
+    assert row["MaxBoxAccV2"] == pytest.approx(found_both["MaxBoxAcc"]) and row["MaxBoxAcc at IoU 0.7"] == pytest.approx(found_both["per_iou"][.7])
     assert ("boxes", "squash", "GEG, MaxBoxAcc") not in found
 
 
@@ -150,7 +153,7 @@ def test_the_report_says_what_it_was_made_with(tmp_path, scenes, model):
     for part in ("split test", "5 pictures of 8 classes", "light (version 3)", "δ0 0.02, δ1 0.75", model.backbone.weights_hash, "`locloc evaluate`", "| oracle", "| fixed", "(figure.png)"): assert part in text, part
     assert saved["rows"] == list(report.rows) and saved["settings"]["params"]["delta1"] == .75 and saved["settings"]["model"]["weights_hash"] == model.backbone.weights_hash
     origins = {r["method"]: r["origin"] for r in saved["rows"] if r["table"] == "boxes"}
-    assert origins == {"whole picture": "", "best centred box": "oracle", "PPD mask": "fixed", "GrabCut mask": "fixed", "GEG": "fixed", "attention": "fixed", "attention, MaxBoxAcc": "oracle", "GEG, MaxBoxAcc": "oracle"}
+    assert origins == {"whole picture": "", "best centred box": "oracle", "PPD mask": "fixed", "GrabCut mask": "fixed", "GEG": "fixed", "attention": "fixed", **{f"{m}, {kind}": "oracle" for m in ("attention", "GEG") for kind in ("MaxBoxAcc", "MaxBoxAccV2")}}
     lines = list(csv.DictReader((tmp_path/"report.csv").open(encoding="utf-8")))
     assert {(r["method"], r["figure"]) for r in lines} >= {("GEG", "GT-known Loc"), ("LFDM", "Top-1 Cls"), ("GEG", "part"), ("GEG, PxAP", "PxAP")}
     for row in saved["rows"]:
@@ -174,7 +177,7 @@ def test_held_out_threshold_and_mean_box_come_from_elsewhere(scenes):
     found = rows(report)
     row = found["boxes", "locloc", "attention, held-out threshold"]
     right = [box_iou(boxes_from_map(protocol.score_map(light(protocol.picture(s.picture)[None])[0]), share)[0], protocol.boxes(s.boxes, s.size)).max() >= .5 for s in scenes]
-    assert (row["threshold"], row["origin"]) == (f"{share:.2f} of maximum", "held_out") and row["GT-known Loc"] == pytest.approx(100*np.mean(right))
+    assert (row["threshold"], row["origin"]) == (f"{share:.3g} of maximum", "held_out") and row["GT-known Loc"] == pytest.approx(100*np.mean(right))
     answers = [box_iou(mean, protocol.boxes(s.boxes, s.size)).max() >= .5 for s in scenes]
     assert found["boxes", "locloc", "mean training box"]["GT-known Loc"] == pytest.approx(100*np.mean(answers))
     assert report.header["held-out thresholds"] == report.header["mean training box"] == "scenes, split train: 6 pictures"
@@ -192,6 +195,20 @@ def test_errors_add_up_and_pxap_ignores(scenes):
     assert rows(quiet(dataset(pair), attention=known, protocols=(SQUASH,)))["masks", "squash", "attention, PxAP"]["PxAP"] == 100
 
 
+def test_errors_use_the_protocols_iou(scenes):
+    for iou in (.3, .9):
+        found = rows(quiet(scenes, attention="lowlevel", protocols=(replace(SQUASH, iou=iou),)))
+        assert found["errors", "squash", "PPD mask"]["right"] == found["boxes", "squash", "PPD mask"]["GT-known Loc"]
+
+
+def test_a_broken_training_picture_costs_one_row_only(scenes):
+    def broken(): raise PictureError("train/cat/0.jpg: not a picture")
+    train = replace(scenes, name="other", split="train", samples=Samples(lambda i: broken(), range(2)))
+    report = quiet(scenes, protocols=("wsoleval", "wsoleval"), train=train)
+    assert [r["method"] for r in report.rows if r["table"] == "boxes"] == ["whole picture", "best centred box"]
+    assert report.header["mean training box"] == "left out: train/cat/0.jpg: not a picture"
+
+
 def test_masks_that_show_nothing_have_no_pxap():
     report = quiet(dataset([sample(None, mask=np.zeros((100, 200), bool))]), attention=Light(), protocols="locloc")
     assert ("masks", "locloc", "attention, PxAP") not in rows(report) and ("masks", "locloc", "PPD mask") in rows(report)
@@ -200,3 +217,5 @@ def test_masks_that_show_nothing_have_no_pxap():
 def test_bad_calls(scenes):
     with pytest.raises(ValueError, match="no pictures"): quiet(scenes.subset([]))
     with pytest.raises(ValueError, match="no protocol"): quiet(scenes, protocols="cub")
+    with pytest.raises(ValueError, match="name one"): quiet(scenes, protocols=())
+    with pytest.raises(ValueError, match="not held out"): quiet(scenes, attention=Light(), held_out=scenes)

@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from locloc.boxes import boxes_from_map
-from locloc.metrics import ErrorTypes, LocalizationAccuracy, MaxBoxAcc, MaxBoxAccV2, PxAP, best_ious, error_type, right_at
+from locloc.metrics import ErrorTypes, LocalizationAccuracy, MaxBoxAcc, MaxBoxAccV2, PxAP, best_ious, error_type, right_at, share_interval
 
 golden = pathlib.Path(__file__).parent / "golden"
 data = np.load(golden / "wsol_metrics_a.npz")
@@ -123,6 +123,20 @@ def test_outer_outlines_are_enough():
 def test_error_types(box, truths, kind):
     assert error_type(box, truths) == kind
     assert error_type(box, truths, class_right=False) == "wrong class"
+
+
+def test_bad_numbers_are_refused():
+    for wrong in (dict(thresholds=[-.5]), dict(thresholds=[np.nan]), dict(thresholds=[])):
+        for metric in (MaxBoxAcc, PxAP):
+            with pytest.raises(ValueError, match="thresholds"): metric(**wrong)
+    with pytest.raises(ValueError, match="ascend"): PxAP([.5, .2])
+    for wrong in ([[5, 5, 1, 9]], [[0, 0, np.nan, 1]]):
+        with pytest.raises(ValueError, match="finite"): right_at(np.eye(9), .5, wrong)
+    with pytest.raises(ValueError, match="ious"): right_at(np.eye(9), .5, [[0, 0, 4, 4]], ious=())
+    with pytest.raises(ValueError, match="iou must"): LocalizationAccuracy().update(None, iou=np.nan)
+    with pytest.raises(ValueError, match="label"): LocalizationAccuracy().update([1, 2, 3])
+    with pytest.raises(ValueError, match="no picture"): share_interval(0, 0)
+    assert np.isnan(MaxBoxAcc().compute()["MaxBoxAcc"])
 
 
 def test_bad_masks_are_refused():
