@@ -43,13 +43,14 @@ def _append(url, path, bar):
         with open(path, "wb" if again or not have else "ab") as file:
             while block := answer.read(1 << 20): file.write(block), bar.update(len(block))
 
+# %% ../nbs/21_fetch.ipynb #21_fetch-007
 def _sha256(path):
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20): digest.update(block)
     return digest.hexdigest()
 
-# %% ../nbs/21_fetch.ipynb #21_fetch-007
+# %% ../nbs/21_fetch.ipynb #21_fetch-008
 def download(
     archive, # Archive
     folder, # pathlib.Path the file goes to
@@ -70,11 +71,12 @@ def download(
         raise ValueError(f"{found}: sha256 is {sha256}, expected {archive.sha256}; delete it, then {by_hand}")
     return found if found == path else found.rename(path)
 
-# %% ../nbs/21_fetch.ipynb #21_fetch-009
+# %% ../nbs/21_fetch.ipynb #21_fetch-010
 def _plain(member, folder):
     if not (member.isfile() or member.isdir()): raise ValueError(f"{member.name} is a link or a device")
     return tarfile.data_filter(member, folder)
 
+# %% ../nbs/21_fetch.ipynb #21_fetch-011
 def unpack(
     path, # tar archive, compressed or not
     folder, # pathlib.Path to unpack into
@@ -90,7 +92,7 @@ def unpack(
     except (tarfile.TarError, ValueError, EOFError, OSError) as error: raise ValueError(f"{path} was not unpacked: {error}") from None
     finally: shutil.rmtree(aside, ignore_errors=True)
 
-# %% ../nbs/21_fetch.ipynb #21_fetch-010
+# %% ../nbs/21_fetch.ipynb #21_fetch-012
 def get_dataset(
     name, # one of ARCHIVES
     folder, # where it goes
@@ -102,12 +104,13 @@ def get_dataset(
     if (folder/archive.folder).is_dir(): return folder/archive.folder
     return unpack(download(archive, folder, progress), folder, archive.folder)
 
-# %% ../nbs/21_fetch.ipynb #21_fetch-015
+# %% ../nbs/21_fetch.ipynb #21_fetch-017
 def _split_names(path):
     if str(path) == "scenes": return SCENE_SPLITS
     if found := find_layout(Path(path)): return sorted(found[0].splits(found[1]), key=lambda s: (not s.startswith("train"), s))
     return [s for s in ("train", "val", "test") if (Path(path)/s).is_dir()] or ["train"]
 
+# %% ../nbs/21_fetch.ipynb #21_fetch-018
 def _splits(path, pictures): # -> ({split: Dataset}, {"list": what is wrong with the others})
     found, problems = {}, defaultdict(list)
     for split in _split_names(path):
@@ -116,7 +119,7 @@ def _splits(path, pictures): # -> ({split: Dataset}, {"list": what is wrong with
     if not found: raise ValueError((problems["list"] or [f"{path}: no splits in its lists"])[0])
     return found, problems
 
-# %% ../nbs/21_fetch.ipynb #21_fetch-017
+# %% ../nbs/21_fetch.ipynb #21_fetch-020
 def _fault(error): # -> kind, line
     line, gone = str(error), ": no such file"
     if line.endswith(gone): return "missing", line + _other_form(line.removesuffix(gone))
@@ -126,6 +129,7 @@ def _other_form(path): # é is one character or two, and file systems tell them 
     there = any((other := unicodedata.normalize(form, path)) != path and Path(other).exists() for form in ("NFC", "NFD"))
     return "; there is one whose name looks the same but is composed otherwise (Unicode NFC, NFD): rename it" if there else ""
 
+# %% ../nbs/21_fetch.ipynb #21_fetch-021
 def _box_faults(sample, size):
     boxes, (h, w) = sample.boxes if sample.boxes is not None else np.empty((0, 4)), size
     for x0, y0, x1, y1 in boxes:
@@ -133,7 +137,7 @@ def _box_faults(sample, size):
         elif x0 < 0 or y0 < 0 or x1 > w or y1 > h: yield "box", f"{sample.id}: the box {x0:g}, {y0:g}, {x1:g}, {y1:g} leaves the picture of {w} x {h}"
     if len(np.unique(boxes, axis=0)) < len(boxes): yield "box", f"{sample.id}: the same box is there twice"
 
-# %% ../nbs/21_fetch.ipynb #21_fetch-018
+# %% ../nbs/21_fetch.ipynb #21_fetch-022
 def _read(data, i): # -> id, digest of the pixels or None, whether anything marks the object, [(kind, line)]
     try:
         sample, faults = data[i], []
@@ -143,11 +147,12 @@ def _read(data, i): # -> id, digest of the pixels or None, whether anything mark
     digest = hashlib.blake2b(picture.tobytes() + bytes(str(picture.shape), "ascii"), digest_size=16).digest()
     return sample.id, digest, sample.boxes is not None or mask is not None, [*faults, *_box_faults(sample, picture.shape[:2])]
 
+# %% ../nbs/21_fetch.ipynb #21_fetch-023
 def _in_threads(pool, function, count, chunk=512):
     "`function(i)` of all i in order; no more than a chunk waits, for each that does costs 2 kB"
     for start in range(0, count, chunk): yield from pool.map(function, range(start, min(start + chunk, count)))
 
-# %% ../nbs/21_fetch.ipynb #21_fetch-019
+# %% ../nbs/21_fetch.ipynb #21_fetch-024
 def check_dataset(
     path, # folder of a data set, or "scenes"
     pictures=None, # where its pictures are, if not beside the lists
@@ -170,7 +175,7 @@ def check_dataset(
             if 0 < bare < len(data): problems["bare"].append(f"{split}: {bare:,} of {len(data):,} pictures have neither box nor mask")
     return total, dict(problems)
 
-# %% ../nbs/21_fetch.ipynb #21_fetch-020
+# %% ../nbs/21_fetch.ipynb #21_fetch-025
 def problem_lines(
     problems, # {kind: lines} from `check_dataset`
     most=10, # lines of each kind

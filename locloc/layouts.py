@@ -124,18 +124,20 @@ def _box(box, size):
         raise ValueError(f"the box {x0:g}, {y0:g}, {x1:g}, {y1:g} must have 0 <= x0 < x1 <= width {w or '?'} and 0 <= y0 < y1 <= height {h or '?'}")
     return box
 
+# %% ../nbs/20_layouts.ipynb #20_layouts-013
 def _label(text, first, count):
     (label,) = _numbers(int, "the class", [text])
     if not first <= label < first + count: raise ValueError(f"class {label} is outside {first} to {first + count - 1}")
     return label - first
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-013
+# %% ../nbs/20_layouts.ipynb #20_layouts-014
 def _each(path, counts, use, separator=","):
     "`use(*values)` for every line; what it refuses is told with file and line"
     for line, values in _rows(path, counts, separator):
         try: use(*values)
         except ValueError as error: raise _wrong(path, line, error) from None
 
+# %% ../nbs/20_layouts.ipynb #20_layouts-015
 def _each_picture(path, counts, place, use, separator=",", once=True, every=True):
     "`use(i, *values)` for every line; it begins with the name of picture `i = place[name]`. `once`: none is named twice, `every`: none is left out"
     seen = bytearray(len(place))
@@ -148,11 +150,11 @@ def _each_picture(path, counts, place, use, separator=",", once=True, every=True
     _each(path, counts, one, separator)
     if every and not all(seen): raise ValueError(f"{path}: does not name every picture, {seen.count(0)} of {len(seen)} are missing")
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-014
+# %% ../nbs/20_layouts.ipynb #20_layouts-016
 def _no_split(where, split, there):
     return ValueError(f"{where} has no pictures of the split {split!r}; it has {', '.join(sorted(there)) or 'none at all'}")
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-016
+# %% ../nbs/20_layouts.ipynb #20_layouts-018
 _COLUMNS = ("image", "class", "split", "width", "height", "x0", "y0", "x1", "y1", "mask")
 
 def _parse(row):
@@ -162,7 +164,7 @@ def _parse(row):
     known = (_inside(image), kind, split, _text_size(w, h), mask and _inside(mask))
     return known, _box(_numbers(float, "x0, y0, x1, y1", corners), known[3]) if any(corners) else None
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-017
+# %% ../nbs/20_layouts.ipynb #20_layouts-019
 def _csv_rows(path):
     "index.csv -> (line number, what `_parse` says) of each row"
     with open(path, newline="", encoding="utf-8-sig") as file:
@@ -179,7 +181,7 @@ def _csv_rows(path):
         except UnicodeDecodeError: raise _wrong(path, reader.line_num + 1, "not UTF-8") from None
         except (ValueError, csv.Error) as error: raise _wrong(path, max(reader.line_num, 1), error) from None
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-018
+# %% ../nbs/20_layouts.ipynb #20_layouts-020
 def _read_csv(folder, split):
     path, built = folder/"index.csv", _Builder()
     numbers, splits, kinds, masks = {}, {}, array("i"), {}
@@ -196,13 +198,15 @@ def _read_csv(folder, split):
     built.labels = array("i", np.array([classes.index(k) for k in numbers], dtype=np.int32)[np.frombuffer(built.labels, np.int32)].tobytes())
     return built.index(path, classes, keep=None if split == "all" else np.flatnonzero(np.frombuffer(kinds, np.int32) == splits[split]))
 
+# %% ../nbs/20_layouts.ipynb #20_layouts-021
 def _csv_splits(folder): return {known[2] for _, (known, _) in _csv_rows(folder/"index.csv")}
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-022
+# %% ../nbs/20_layouts.ipynb #20_layouts-025
 def _clipped(x, y, w, h, size): # x, y, width, height, at most a tenth of the picture's side too far -> box
     ends = [min(b, end) if end and b <= 1.1*end else b for b, end in zip((x + w, y + h), size[::-1])]
     return _box([x, y, *ends], size)
 
+# %% ../nbs/20_layouts.ipynb #20_layouts-026
 def _listed_classes(path): # lines of class number, from 1, and name
     names = []
     def name(number, text):
@@ -211,7 +215,7 @@ def _listed_classes(path): # lines of class number, from 1, and name
     _each(path, (2,), name, None)
     return names
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-023
+# %% ../nbs/20_layouts.ipynb #20_layouts-027
 def _folder_classes(found, count=0):
     "(path, class number) of pictures -> names of the classes: of their folders where each has its own, else numbers; at least `count`"
     names = {}
@@ -219,7 +223,7 @@ def _folder_classes(found, count=0):
     own = all(len(s) == 1 for s in names.values()) and len(names) == len(set().union(*names.values()) - {""})
     return [next(iter(names[k])) if own and k in names else f"class {k}" for k in range(max(count, 1 + max(names, default=-1)))]
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-024
+# %% ../nbs/20_layouts.ipynb #20_layouts-028
 def _read_cub(folder, split):
     if split not in (*(there := _cub_splits(folder)), "all"): raise _no_split(f"{folder} (CUB-200-2011; CUBV2 comes with wsolevaluation's metadata)", split, there)
     built, place, train = _Builder(), {}, {}
@@ -239,6 +243,7 @@ def _read_cub(folder, split):
     keep = [i for i in range(len(place)) if split == "all" or train[i] == (split == "train")]
     return built.index(folder/"sizes.txt", classes or _folder_classes(zip(built.place, built.labels)), keep)
 
+# %% ../nbs/20_layouts.ipynb #20_layouts-029
 def _cub_splits(folder):
     found, names = set(), {"1": "train", "0": "test"}
     def side(number, is_train):
@@ -247,7 +252,7 @@ def _cub_splits(folder):
     _each(folder/"train_test_split.txt", (2,), side, None)
     return found
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-027
+# %% ../nbs/20_layouts.ipynb #20_layouts-032
 _KNOWN = {"CUB": 200, "ILSVRC": 1000, "OpenImages": 100} # classes of wsolevaluation's data sets
 _TRAIN = ("train", "train-weaksup") # training needs neither sizes nor boxes
 
@@ -259,16 +264,17 @@ def _metadata_classes(folder, splits):
     for split in [s for s in splits if s in _TRAIN] or splits: _each(folder/split/"class_labels.txt", (2,), one)
     return _folder_classes(found, known or 0)
 
+# %% ../nbs/20_layouts.ipynb #20_layouts-033
 def _near_metadata(folder, split): # where pictures may lie, and masks if not with them
     pictures = [folder, folder.parent.parent/"dataset"/folder.name]
     return pictures, [*(p/"masks" for p in pictures), folder.parent/"masks"]
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-028
+# %% ../nbs/20_layouts.ipynb #20_layouts-034
 def _read_metadata(folder, split):
     if split not in (splits := _metadata_splits(folder)): raise _no_split(folder, split, splits)
     lists, built, classes = folder/split, _Builder(), _metadata_classes(folder, splits)
     def label(i, text): built.labels[i] = _label(text, 0, len(classes))
-    def place(i, *values):
+    def mark(i, *values):
         if len(values) == 4: return built.add_box(i, _box(_numbers(float, "x0, y0, x1, y1", values), built.size(i)))
         built.add_mask(i, _inside(values[0]))
         if values[1] and built.ignores.setdefault(i, _inside(values[1])) != _inside(values[1]): raise ValueError("a second ignore region, expected one a picture")
@@ -277,10 +283,10 @@ def _read_metadata(folder, split):
     wanted = lambda path: split not in _TRAIN or path.is_file()
     if wanted(sizes := lists/"image_sizes.txt") and any(_rows(sizes, (3,))): # OpenImages' is empty
         _each_picture(sizes, (3,), built.place, lambda i, w, h: built.set_size(i, _text_size(w, h)))
-    if wanted(marks := lists/"localization.txt"): _each_picture(marks, (5, 3), built.place, place, once=False, every=split not in _TRAIN)
+    if wanted(marks := lists/"localization.txt"): _each_picture(marks, (5, 3), built.place, mark, once=False, every=split not in _TRAIN)
     return built.index(sizes, classes)
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-031
+# %% ../nbs/20_layouts.ipynb #20_layouts-039
 def _xml(path): # -> root, in whatever encoding the file says it has
     if not path.is_file(): raise ValueError(f"{path}: no such file, and this layout needs it")
     try: return ElementTree.fromstring(path.read_bytes())
@@ -289,13 +295,14 @@ def _xml(path): # -> root, in whatever encoding the file says it has
 
 def _text(mark, name): return (mark.findtext(name) or "").strip()
 
+# %% ../nbs/20_layouts.ipynb #20_layouts-040
 def _object_line(path, k): # number of the line on which <object> k begins
     lines, parser = [], expat.ParserCreate()
     parser.StartElementHandler = lambda name, _: lines.append(parser.CurrentLineNumber) if name == "object" else None
     parser.Parse(path.read_bytes(), True)
     return lines[k]
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-032
+# %% ../nbs/20_layouts.ipynb #20_layouts-041
 def _object(mark, size, first): # <object> -> name, box
     corners = "xmin", "ymin", "xmax", "ymax"
     if not (name := _text(mark, "name")): raise ValueError("the object has no name")
@@ -312,11 +319,12 @@ def _read_xml(path, first):
         except ValueError as error: raise _wrong(path, _object_line(path, k), error) from None
     return _text(root, "filename"), size, objects
 
+# %% ../nbs/20_layouts.ipynb #20_layouts-042
 def _main_class(objects): # [(class, box)] -> class of the largest box, its boxes
     best = max(objects, key=lambda o: (o[1][2] - o[1][0])*(o[1][3] - o[1][1]))[0]
     return best, [box for name, box in objects if name == best]
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-034
+# %% ../nbs/20_layouts.ipynb #20_layouts-044
 def _voc_lists(folder): return {p.stem: p for p in (folder/"ImageSets"/"Main").glob("*.txt") if "_" not in p.stem} # split -> list; dog_train.txt is of a class
 
 def _voc_splits(folder): # trainval is train and val again
@@ -328,7 +336,7 @@ def _voc_classes(folder):
     names = {_text(mark, "name") for path in (folder/"Annotations").glob("*.xml") for mark in _xml(path).iter("object")}
     return sorted(names.union(name for name, _, split in parts if split in _voc_lists(folder)) - {""})
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-035
+# %% ../nbs/20_layouts.ipynb #20_layouts-045
 def _read_voc(folder, split):
     lists, names, built = _voc_lists(folder), {}, _Builder()
     if split not in lists: raise _no_split(folder/"ImageSets"/"Main", split, lists)
@@ -346,7 +354,7 @@ def _read_voc(folder, split):
         for box in boxes: built.add_box(i, box)
     return built.index(folder/"Annotations", list(numbers))
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-038
+# %% ../nbs/20_layouts.ipynb #20_layouts-048
 _WNID = re.compile(r"n\d{8}$")
 
 def _ilsvrc_places(folder): # pictures, annotations or None, devkit or None
@@ -359,11 +367,12 @@ def _devkit_classes(devkit): # -> {number in the devkit: WordNet number} of the 
     synsets = np.atleast_1d(loadmat(devkit/"meta.mat", squeeze_me=True)["synsets"])
     return {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in synsets if int(s["ILSVRC2012_ID"]) <= 1000}
 
+# %% ../nbs/20_layouts.ipynb #20_layouts-049
 def _wnids(folder): return sorted(p.name for p in os.scandir(folder) if _WNID.match(p.name) and p.is_dir()) if folder.is_dir() else []
 
 def _files(folder): return sorted(p.name for p in os.scandir(folder) if p.name.lower().endswith((".jpeg", ".jpg", ".png")))
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-039
+# %% ../nbs/20_layouts.ipynb #20_layouts-050
 def _ilsvrc_val(pictures, devkit): # -> [(path, WordNet number)] of the validation pictures
     folders = _wnids(pictures/"val")
     if folders: return [(f"val/{wnid}/{name}", wnid) for wnid in folders for name in _files(pictures/"val"/wnid)]
@@ -378,18 +387,19 @@ def _ilsvrc_val(pictures, devkit): # -> [(path, WordNet number)] of the validati
     if len(files) != len(numbers): raise ValueError(f"{truth}: {len(numbers)} classes for the {len(files)} pictures of {pictures/'val'}")
     return [(f"val/{name}", names[k]) for name, k in zip(files, numbers)]
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-040
+# %% ../nbs/20_layouts.ipynb #20_layouts-051
 def _ilsvrc_splits(folder):
     pictures, _, devkit = _ilsvrc_places(folder)
     return [*["train"]*bool(_wnids(pictures/"train")), *["test"]*bool(_wnids(pictures/"val") or devkit)]
 
+# %% ../nbs/20_layouts.ipynb #20_layouts-052
 def _ilsvrc_sources(folder, split):
     pictures, marks, devkit = _ilsvrc_places(folder)
     part = pictures/("train" if split == "train" else "val")
     boxes = sorted((marks/"val").glob("*.xml")) if marks and split == "test" else []
     return [pictures/"train", part, *(part/w for w in _wnids(part)), *boxes, *(sorted(devkit.iterdir()) if devkit else [])]
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-041
+# %% ../nbs/20_layouts.ipynb #20_layouts-053
 def _read_ilsvrc(folder, split):
     pictures, marks, devkit = _ilsvrc_places(folder)
     if split not in (there := _ilsvrc_splits(folder)): raise _no_split(f"{folder} (ILSVRC-2012, where test is the official validation set; val, ImageNetV2, comes with wsolevaluation's metadata)", split, there)
@@ -407,7 +417,7 @@ def _read_ilsvrc(folder, split):
             for _, box in objects: built.add_box(i, box)
     return built.index(marks or folder, wnids)
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-044
+# %% ../nbs/20_layouts.ipynb #20_layouts-056
 _COCO = {"categories": "category", "images": "image", "annotations": "annotation"}
 
 def _coco_like(path): # a folder of pictures may hold any JSON
@@ -419,7 +429,7 @@ def _coco_files(folder):
 def _coco_splits(folder): # instances_val2017 -> val; image_info_test2017 has no boxes
     return {re.sub(r"^.*_|\d+$", "", p.stem) or p.stem for p in _coco_files(folder) if not p.stem.startswith("image_info_")}
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-045
+# %% ../nbs/20_layouts.ipynb #20_layouts-057
 def _coco_file(folder, split):
     files = _coco_files(folder)
     named = [p for p in files if re.search(rf"(^|_){re.escape(split)}\d*$", p.stem)] or (files if split == "all" and len(files) == 1 else [])
@@ -428,9 +438,10 @@ def _coco_file(folder, split):
     if len(best) > 1: raise ValueError(f"{folder} (COCO): {', '.join(p.stem for p in best)} are all of the split {split!r}, expected one, or one that begins with instances_")
     return best[0]
 
+# %% ../nbs/20_layouts.ipynb #20_layouts-058
 def _near_coco(folder, split): return [folder/"images", folder/split, folder/re.sub(r"^[a-z]+_", "", _coco_file(folder, split).stem), folder], []
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-046
+# %% ../nbs/20_layouts.ipynb #20_layouts-059
 def _coco_json(path): # -> dict with a list of dicts for each of _COCO
     try: found = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error: raise _wrong(path, error.lineno, f"not JSON ({error.msg})") from None
@@ -441,40 +452,40 @@ def _coco_json(path): # -> dict with a list of dicts for each of _COCO
         if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)): raise ValueError(f"{path}: not COCO, {key!r} must be a list of objects")
     return found
 
+# %% ../nbs/20_layouts.ipynb #20_layouts-060
 def _coco_each(path, found, key, use):
     "`use(row)` for each of a list; what it refuses is told with the file and the row"
     for k, row in enumerate(found[key], 1):
         try: use(row)
         except (ValueError, OverflowError) as error: raise ValueError(f"{path}, {_COCO[key]} {k} (id {row.get('id')}): {error}") from None
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-047
-_NUMBER = {int: "a number", float: "a number"}
-_JSON_KINDS = {str: "text", list: "a list"} | _NUMBER
+# %% ../nbs/20_layouts.ipynb #20_layouts-061
+_JSON_KINDS = {"text": (str,), "a number": (int, float), "a whole number or text": (int, str), "a list": (list,)}
 
-def _field(row, key, *kinds):
-    if type(row.get(key)) not in kinds: raise ValueError(f"{key} must be {' or '.join(dict.fromkeys(_JSON_KINDS[k] for k in kinds))}, got {json.dumps(row.get(key))[:60]}")
+def _field(row, key, kind): # kind: one of _JSON_KINDS
+    if type(row.get(key)) not in _JSON_KINDS[kind]: raise ValueError(f"{key} must be {kind}, got {json.dumps(row.get(key))[:60]}")
     return row[key]
 
 def _coco_box(mark): # -> x, y, width, height
-    box = _field(mark, "bbox", list)
-    if len(box) != 4 or any(type(v) not in _NUMBER for v in box): raise ValueError(f"bbox must be 4 numbers, got {json.dumps(box)[:60]}")
+    box = _field(mark, "bbox", "a list")
+    if len(box) != 4 or any(type(v) not in (int, float) for v in box): raise ValueError(f"bbox must be 4 numbers, got {json.dumps(box)[:60]}")
     return box
 
 def _new(row, seen):
-    if (id := _field(row, "id", int, str)) in seen: raise ValueError("another has the same id")
+    if (id := _field(row, "id", "a whole number or text")) in seen: raise ValueError("another has the same id")
     return id
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-048
+# %% ../nbs/20_layouts.ipynb #20_layouts-062
 def _read_coco(folder, split):
     path, built, names, place, objects, empty = _coco_file(folder, split), _Builder(), {}, {}, {}, 0
     found = _coco_json(path)
-    def category(row): names[_new(row, names)] = _field(row, "name", str)
+    def category(row): names[_new(row, names)] = _field(row, "name", "text")
     def image(row):
         place[_new(row, place)] = len(place)
-        built.add(_inside(_field(row, "file_name", str)), size=_size(_field(row, "width", *_NUMBER), _field(row, "height", *_NUMBER)))
+        built.add(_inside(_field(row, "file_name", "text")), size=_size(_field(row, "width", "a number"), _field(row, "height", "a number")))
     def mark(row):
         nonlocal empty
-        kind, picture = _field(row, "category_id", int, str), _field(row, "image_id", int, str)
+        kind, picture = (_field(row, key, "a whole number or text") for key in ("category_id", "image_id"))
         if kind not in names: raise ValueError(f"category {kind} is not among the categories")
         if picture not in place: raise ValueError(f"picture {picture} is not among the images")
         x, y, w, h = _coco_box(row)
@@ -486,10 +497,10 @@ def _read_coco(folder, split):
         best, boxes = _main_class(its)
         built.labels[i] = order[best]
         for box in boxes: built.add_box(i, box)
-    left = {"boxes without area": empty, f"of {len(place)} pictures, which have no box,": len(place) - len(objects)}
-    return built.index(path, [names[k] for k in order], sorted(objects), [f"{path}: {n} {what} left out" for what, n in left.items() if n])
+    left = {"boxes without area": empty, f"of {len(place)} pictures, for want of a box": len(place) - len(objects)}
+    return built.index(path, [names[k] for k in order], sorted(objects), [f"{path}: left out {n} {what}" for what, n in left.items() if n])
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-051
+# %% ../nbs/20_layouts.ipynb #20_layouts-065
 @dataclass(frozen=True)
 class Layout:
     "How one kind of data set is recognised and read"
@@ -501,7 +512,7 @@ class Layout:
     read: Callable # (folder, split) -> Index; raises ValueError
     near: Callable = lambda folder, split: ([folder], []) # -> folders that pictures may lie in, and folders of masks if not with them
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-052
+# %% ../nbs/20_layouts.ipynb #20_layouts-066
 LAYOUTS = (
     Layout("index.csv", "index.csv", lambda f: (f/"index.csv").is_file(), _csv_splits, lambda f, s: [f/"index.csv"], _read_csv),
     Layout("CUB-200-2011", "images.txt and train_test_split.txt", lambda f: any((f/n).is_file() for n in ("train_test_split.txt", "image_class_labels.txt")),
@@ -515,7 +526,7 @@ LAYOUTS = (
         _ilsvrc_sources, _read_ilsvrc, lambda f, s: ([_ilsvrc_places(f)[0]], [])),
 )
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-053
+# %% ../nbs/20_layouts.ipynb #20_layouts-067
 _ABOVE = ("CUB_200_2011", "ILSVRC", "VOC2[0-9][0-9][0-9]", "VOCdevkit/VOC2[0-9][0-9][0-9]") # folders that data sets come in
 
 def find_layout(
@@ -527,7 +538,7 @@ def find_layout(
     if not (here := known(folder)) and len(inside) > 1: raise ValueError(f"{folder} holds several data sets, name one: {', '.join(str(place) for _, place in inside)}")
     return here or next(iter(inside), None)
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-055
+# %% ../nbs/20_layouts.ipynb #20_layouts-069
 _VERSION, _LARGE, _LARGE_LISTS = 2, 20_000, 2**22 # of the kept format; pictures, or bytes of lists, from which on an index is kept
 
 def _state(layout, folder, split): return [(str(p), (stat := p.stat()).st_size, stat.st_mtime_ns) for p in layout.sources(folder.resolve(), split) if p.exists()]
@@ -536,6 +547,7 @@ def _kept_at(layout, split, state):
     key = hashlib.sha256(json.dumps([_VERSION, layout.name, split, state]).encode()).hexdigest()[:24]
     return Path(os.environ.get("LOCLOC_CACHE") or Path.home()/".cache"/"locloc")/f"index-{key}.npz"
 
+# %% ../nbs/20_layouts.ipynb #20_layouts-070
 def _keep(index, path):
     aside = path.with_name(f".{os.getpid()}-{path.name}")
     try:
@@ -544,7 +556,7 @@ def _keep(index, path):
         os.replace(aside, path)
     except OSError: aside.unlink(missing_ok=True) # a read-only home: read again next time
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-056
+# %% ../nbs/20_layouts.ipynb #20_layouts-071
 def _load_or_read(layout, folder, split):
     path = _kept_at(layout, split, state := _state(layout, folder, split))
     try:
@@ -555,11 +567,12 @@ def _load_or_read(layout, folder, split):
     if len(index) >= _LARGE or sum(size for _, size, _ in state) >= _LARGE_LISTS: _keep(index, path)
     return index
 
+# %% ../nbs/20_layouts.ipynb #20_layouts-072
 def _placed(index, pictures, masks): # the first folder that has the first picture, the first folder of masks that exists
     first = index.paths[0].decode()
     return replace(index, folder=str(next((f for f in pictures if (f/first).is_file()), pictures[0])), masks_in=str(next((f for f in masks if f.is_dir()), "")))
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-057
+# %% ../nbs/20_layouts.ipynb #20_layouts-073
 def read_index(
     layout, # Layout
     folder, # pathlib.Path that holds it

@@ -2,11 +2,10 @@
 import hashlib
 import http.server
 import io
+import json
 import tarfile
 import threading
-
-import json
-import resource
+import tracemalloc
 import unicodedata
 
 import numpy as np
@@ -190,13 +189,14 @@ def test_check_prints_ten_of_a_kind(tmp_path, capsys):
 
 def test_a_long_check_does_not_queue_everything(monkeypatch):
     class Nothing(list):
-        def __len__(self): return 100_000
-    monkeypatch.setattr(fetch, "_splits", lambda *_: ({"train": Nothing()}, fetch.defaultdict(list)))
+        def __len__(self): return 20_000
+    monkeypatch.setattr(fetch, "_splits", lambda *_: ({"train": Nothing()}, {}))
     monkeypatch.setattr(fetch, "_read", lambda data, i: (None, None, True, []))
-    memory = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
-    before = memory()
-    assert check_dataset("scenes", workers=1, progress=False) == (100_000, {})
-    assert memory() - before < 20 # MB; all at once takes 200
+    tracemalloc.start()
+    assert check_dataset("scenes", workers=1, progress=False) == (20_000, {})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5e6 # bytes; all at once take 40 MB
 
 
 @pytest.mark.parametrize("args, words", [(["--count", "0"], "--count must be 1 or more, got 0"), (["--count", "-190"], "--count must be 1 or more, got -190"), (["--protocol"], "no protocol given")])
