@@ -497,8 +497,8 @@ def _read_coco(folder, split):
         best, boxes = _main_class(its)
         built.labels[i] = order[best]
         for box in boxes: built.add_box(i, box)
-    left = {"boxes without area": empty, f"of {len(place)} pictures, for want of a box": len(place) - len(objects)}
-    return built.index(path, [names[k] for k in order], sorted(objects), [f"{path}: left out {n} {what}" for what, n in left.items() if n])
+    left = {"boxes without area": (empty, len(found["annotations"])), "pictures without a box": (len(place) - len(objects), len(place))}
+    return built.index(path, [names[k] for k in order], sorted(objects), [f"{path}: {what} are left out: {n:,} of {total:,}" for what, (n, total) in left.items() if n])
 
 # %% ../nbs/20_layouts.ipynb #20_layouts-065
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ def test_coco_boxes_without_area_are_left_out_and_counted(tmp_path):
     with pytest.warns(UserWarning) as warned: data = load_dataset(write(tmp_path, {"annotations/instances_test.json": json.dumps(marks)}), "test")
     assert facts(data) == [("a.jpg", "dog", (40, 50), [[2, 3, 12, 23]])]
     said = " ".join(str(w.message) for w in warned)
-    assert "left out 2 boxes without area" in said and "left out 1 of 2 pictures, for want of a box" in said
+    assert "boxes without area are left out: 2 of 4" in said and "pictures without a box are left out: 1 of 2" in said
 
 
 def test_other_json_does_not_make_a_folder_coco(tmp_path):
