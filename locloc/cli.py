@@ -54,7 +54,7 @@ class Masks:
     data:str                  # `scenes`, or a folder: index.csv or ImageFolder
     out:Path                  # folder for the mask store
     split:str="train"         # which pictures
-    count:int|None=None       # only the first so many
+    count:int|None=None       # only so many, drawn at random, the same each time; None: all
     source:tyro.conf.OmitArgPrefixes[Source]=Source()
     size:int=224              # pictures are squashed to this side, px, and masks have it
     workers:int=os.cpu_count() or 1 # processes
@@ -65,10 +65,11 @@ class Masks:
         print(f"{self.out}: {len(store)} masks; next: locloc train geg --preset tiny --data {self.data} --masks {self.out}")
 
 # %% ../nbs/16_cli.ipynb #16_cli-009
-def _data(name, split, count=None):
+def _data(name, split, count=None, pictures=None):
     from locloc.data import load_dataset
-    dataset = load_dataset(name, split=split)
-    return dataset.subset(count) if count else dataset
+    if count is not None and count < 1: raise ValueError(f"--count must be 1 or more, got {count}")
+    dataset = load_dataset(name, split=split, pictures=pictures)
+    return dataset if count is None else dataset.subset(count)
 
 # %% ../nbs/16_cli.ipynb #16_cli-011
 @dataclass(frozen=True)
@@ -155,7 +156,8 @@ class Evaluate:
     "Measure a model and the masks it learned from; writes report.md, .json, .csv and figures."
     data:str                  # `scenes`, or a folder: index.csv, CUB-200-2011, ILSVRC-2012, wsolevaluation's metadata, VOC, COCO or ImageFolder
     split:str="test"          # which pictures
-    count:int|None=None       # only the first so many
+    pictures:Path|None=None   # where its pictures are, if not beside the lists
+    count:int|None=None       # only so many, drawn at random, the same each time; None: all
     model:Path|None=None      # finished model, e.g. runs/lfdm/model; None: only masks and trivial boxes
     linear:Path|None=None     # model with the linear head, to compare with
     threshold:float|None=None # GEG's box is drawn at this share of its map's maximum, [0, 1]; None: that of the model
@@ -163,22 +165,23 @@ class Evaluate:
     held_out:str|None=None    # split on which thresholds of maps are chosen, such as train; None: no such rows
     source:tyro.conf.OmitArgPrefixes[Source]=Source()
     out:Path=Path("runs/report") # folder for the report
-    workers:int=os.cpu_count() or 1 # processes that cut masks
+    workers:int=os.cpu_count() or 1 # threads that open pictures and cut masks
 
     def run(self):
+        if not self.protocol: raise ValueError("no protocol given: --protocol NAME [NAME ...]")
         from locloc.evaluate import evaluate
         from locloc.model import LocLoc
         load = lambda path: LocLoc.load(path) if path else None
         model = load(self.model)
         if model and self.threshold is not None: model.threshold = self.threshold
-        report = evaluate(_data(self.data, self.split, self.count), model=model, linear=load(self.linear), attention=self.source.load(),
+        report = evaluate(_data(self.data, self.split, self.count, self.pictures), model=model, linear=load(self.linear), attention=self.source.load(),
             params=self.source.grabcut_params(), ppd_threshold=self.source.ppd_threshold(), protocols=self.protocol, workers=self.workers,
-            train=_mean_of(self.data, self.split), held_out=_data(self.data, self.held_out, self.count) if self.held_out else None)
+            train=_mean_of(self.data, self.split, self.pictures), held_out=_data(self.data, self.held_out, self.count, self.pictures) if self.held_out else None)
         report.save(self.out)
         print(report.to_markdown(), f"\n{self.out}: report.md, report.json, report.csv and figures")
 
-def _mean_of(name, split, count=500): # training pictures for the mean box; None: the data set has none, or they are what is evaluated
-    try: return _data(name, "train", count) if split not in ("train", "all") else None
+def _mean_of(name, split, pictures, count=500): # training pictures for the mean box; None: the data set has none, or they are what is evaluated
+    try: return _data(name, "train", count, pictures) if split not in ("train", "all") else None
     except ValueError: return None
 
 # %% ../nbs/16_cli.ipynb #16_cli-019
@@ -200,9 +203,10 @@ class Check:
     workers:int|None=None     # threads; None: one a core
 
     def run(self):
-        from locloc.fetch import check_dataset
+        from locloc.fetch import check_dataset, problem_lines
         count, problems = check_dataset(self.path, self.pictures, self.workers)
-        print(*problems, f"{self.path}: {count} pictures, {len(problems) or 'no'} problems", sep="\n")
+        number = sum(map(len, problems.values()))
+        print(*problem_lines(problems), f"{self.path}: {count:,} picture{'s'*(count != 1)}, {f'{number:,}' if number else 'no'} problem{'s'*(number != 1)}", sep="\n")
         if problems: raise SystemExit(1)
 
 # %% ../nbs/16_cli.ipynb #16_cli-020

@@ -6,12 +6,14 @@
 __all__ = ['LAYOUTS', 'Index', 'Layout', 'find_layout', 'read_index']
 
 # %% ../nbs/20_layouts.ipynb #20_layouts-003
-import hashlib, json, os, re
+import hashlib, json, os, re, warnings
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
+from xml.parsers import expat
+from zipfile import BadZipFile
 import csv
 import numpy as np
 from scipy.io import loadmat
@@ -21,8 +23,6 @@ from scipy.io import loadmat
 class Index:
     "Every picture of one split, in columns"
     source: np.ndarray # file that says how large pictures are, for messages; text
-    folder: np.ndarray # what `paths` are relative to; text
-    mask_folder: np.ndarray # what `masks` and `ignores` are relative to; text
     classes: np.ndarray # (C,) text, a name for each class number
     paths: np.ndarray # (N,) bytes, UTF-8, forward slashes
     labels: np.ndarray # (N,) int32 class numbers
@@ -32,6 +32,12 @@ class Index:
     masks: np.ndarray # (M,) bytes, mask files
     mask_starts: np.ndarray # (N + 1,) int64
     ignores: np.ndarray # (N,) bytes, files of ignore regions; empty: none
+    notes: np.ndarray # text, what was left out and why
+    folder: str = "" # what `paths` are relative to; looked up each time, for pictures may come later than lists
+    masks_in: str = "" # what `masks` and `ignores` are relative to; empty: `folder`
+
+    @property
+    def mask_folder(self): return str(self.masks_in) or str(self.folder)
 
     def __len__(self): return len(self.paths)
 
@@ -47,22 +53,18 @@ class _Builder:
         self.place[path] = len(self.place)
         self.labels.append(label), self.sizes.extend(size)
 
-    def find(self, path):
-        if path not in self.place: raise ValueError(f"{path} is not in the list of pictures")
-        return self.place[path]
-
     def size(self, i): return self.sizes[2 * i], self.sizes[2 * i + 1]
+    def set_size(self, i, size): self.sizes[2 * i], self.sizes[2 * i + 1] = size
     def add_box(self, i, box): self.boxes.extend(box), self.box_of.append(i)
     def add_mask(self, i, mask): self.masks.append(mask), self.mask_of.append(i)
 
-    def index(self, source, folder, classes, mask_folder=None, keep=None):
+    def index(self, source, classes, keep=None, notes=()):
         keep = np.arange(len(self.place)) if keep is None else np.asarray(keep, dtype=int)
         boxes, box_starts = _grouped(np.frombuffer(self.boxes).reshape(-1, 4), self.box_of, keep, len(self.place))
         masks, mask_starts = _grouped(_bytes(self.masks), self.mask_of, keep, len(self.place))
         ignores = _bytes([self.ignores.get(i, "") for i in keep]) if self.ignores else np.zeros(len(keep), dtype="S1")
-        text = [np.array(str(t)) for t in (source, folder, mask_folder or folder)]
-        return Index(*text, np.array(classes, dtype=str), _bytes(self.place)[keep], np.frombuffer(self.labels, np.int32)[keep],
-            np.frombuffer(self.sizes, np.int32).reshape(-1, 2)[keep], boxes, box_starts, masks, mask_starts, ignores)
+        return Index(np.array(str(source)), np.array(classes, dtype=str), _bytes(self.place)[keep], np.frombuffer(self.labels, np.int32)[keep],
+            np.frombuffer(self.sizes, np.int32).reshape(-1, 2)[keep], boxes, box_starts, masks, mask_starts, ignores, np.array(notes, dtype=str))
 
 # %% ../nbs/20_layouts.ipynb #20_layouts-007
 def _bytes(texts): return np.array([t.encode() for t in texts], dtype=bytes) if len(texts) else np.zeros(0, dtype="S1")
@@ -98,6 +100,14 @@ def _numbers(kind, names, texts):
     got = ", ".join(t or "nothing" for t in texts)
     raise ValueError(f"{names} must be {'whole ' * (kind is int)}numbers, got {got}")
 
+def _size(w, h): # numbers -> (H, W)
+    if not all(1 <= side < 2**31 and side == int(side) for side in (w, h)):
+        raise ValueError(f"width, height must be positive whole numbers below {2**31}, got {w}, {h}")
+    return int(h), int(w)
+
+def _text_size(w, h): return _size(*_numbers(int, "width, height", (w, h)))
+
+# %% ../nbs/20_layouts.ipynb #20_layouts-011
 def _inside(text):
     "A path that stays in its folder, with forward slashes"
     if not re.search(r"\\|:|\.\.|^/|^$", text): return text
@@ -106,6 +116,7 @@ def _inside(text):
         raise ValueError(f"the path {text!r} must be relative and stay in the folder")
     return str(path)
 
+# %% ../nbs/20_layouts.ipynb #20_layouts-012
 def _box(box, size):
     "A box that lies in its picture; size 0 0: not known"
     (x0, y0, x1, y1), (h, w) = box, size
@@ -113,34 +124,47 @@ def _box(box, size):
         raise ValueError(f"the box {x0:g}, {y0:g}, {x1:g}, {y1:g} must have 0 <= x0 < x1 <= width {w or '?'} and 0 <= y0 < y1 <= height {h or '?'}")
     return box
 
+# %% ../nbs/20_layouts.ipynb #20_layouts-013
 def _label(text, first, count):
     (label,) = _numbers(int, "the class", [text])
     if not first <= label < first + count: raise ValueError(f"class {label} is outside {first} to {first + count - 1}")
     return label - first
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-011
+# %% ../nbs/20_layouts.ipynb #20_layouts-014
 def _each(path, counts, use, separator=","):
     "`use(*values)` for every line; what it refuses is told with file and line"
     for line, values in _rows(path, counts, separator):
         try: use(*values)
         except ValueError as error: raise _wrong(path, line, error) from None
 
+# %% ../nbs/20_layouts.ipynb #20_layouts-015
+def _each_picture(path, counts, place, use, separator=",", once=True, every=True):
+    "`use(i, *values)` for every line; it begins with the name of picture `i = place[name]`. `once`: none is named twice, `every`: none is left out"
+    seen = bytearray(len(place))
+    def one(name, *values):
+        if name not in place: raise ValueError(f"picture {name} is not in the list of pictures")
+        i = place[name]
+        if seen[i] and once: raise ValueError(f"picture {name} is there twice")
+        seen[i] = 1
+        use(i, *values)
+    _each(path, counts, one, separator)
+    if every and not all(seen): raise ValueError(f"{path}: does not name every picture, {seen.count(0)} of {len(seen)} are missing")
+
+# %% ../nbs/20_layouts.ipynb #20_layouts-016
 def _no_split(where, split, there):
     return ValueError(f"{where} has no pictures of the split {split!r}; it has {', '.join(sorted(there)) or 'none at all'}")
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-013
+# %% ../nbs/20_layouts.ipynb #20_layouts-018
 _COLUMNS = ("image", "class", "split", "width", "height", "x0", "y0", "x1", "y1", "mask")
 
 def _parse(row):
     "Values in the order of _COLUMNS -> (image, class, split, size, mask), and the box or None"
     image, kind, split, w, h, *corners, mask = (v.strip() for v in row)
     if not kind or not split: raise ValueError("class and split must not be empty")
-    w, h = _numbers(int, "width, height", (w, h))
-    if w < 1 or h < 1: raise ValueError(f"width, height must be positive, got {w}, {h}")
-    known = (_inside(image), kind, split, (h, w), mask and _inside(mask))
-    return known, _box(_numbers(float, "x0, y0, x1, y1", corners), (h, w)) if any(corners) else None
+    known = (_inside(image), kind, split, _text_size(w, h), mask and _inside(mask))
+    return known, _box(_numbers(float, "x0, y0, x1, y1", corners), known[3]) if any(corners) else None
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-014
+# %% ../nbs/20_layouts.ipynb #20_layouts-019
 def _csv_rows(path):
     "index.csv -> (line number, what `_parse` says) of each row"
     with open(path, newline="", encoding="utf-8-sig") as file:
@@ -154,9 +178,10 @@ def _csv_rows(path):
                 if not row: continue
                 if len(row) != len(header): raise ValueError(f"expected {len(header)} values")
                 yield reader.line_num, _parse([row[i] for i in places])
+        except UnicodeDecodeError: raise _wrong(path, reader.line_num + 1, "not UTF-8") from None
         except (ValueError, csv.Error) as error: raise _wrong(path, max(reader.line_num, 1), error) from None
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-015
+# %% ../nbs/20_layouts.ipynb #20_layouts-020
 def _read_csv(folder, split):
     path, built = folder/"index.csv", _Builder()
     numbers, splits, kinds, masks = {}, {}, array("i"), {}
@@ -171,117 +196,165 @@ def _read_csv(folder, split):
     if split not in splits and (split != "all" or not splits): raise _no_split(path, split, splits)
     classes = sorted(numbers)
     built.labels = array("i", np.array([classes.index(k) for k in numbers], dtype=np.int32)[np.frombuffer(built.labels, np.int32)].tobytes())
-    return built.index(path, folder, classes, keep=None if split == "all" else np.flatnonzero(np.frombuffer(kinds, np.int32) == splits[split]))
+    return built.index(path, classes, keep=None if split == "all" else np.flatnonzero(np.frombuffer(kinds, np.int32) == splits[split]))
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-019
+# %% ../nbs/20_layouts.ipynb #20_layouts-021
+def _csv_splits(folder): return {known[2] for _, (known, _) in _csv_rows(folder/"index.csv")}
+
+# %% ../nbs/20_layouts.ipynb #20_layouts-025
 def _clipped(x, y, w, h, size): # x, y, width, height, at most a tenth of the picture's side too far -> box
     ends = [min(b, end) if end and b <= 1.1*end else b for b, end in zip((x + w, y + h), size[::-1])]
     return _box([x, y, *ends], size)
 
-def _cub_classes(folder):
+# %% ../nbs/20_layouts.ipynb #20_layouts-026
+def _listed_classes(path): # lines of class number, from 1, and name
     names = []
-    if (folder/"classes.txt").is_file(): _each(folder/"classes.txt", (2,), lambda number, name: names.append(name), None)
-    return names or [f"{k:03d}" for k in range(1, 201)]
-
-# %% ../nbs/20_layouts.ipynb #20_layouts-020
-def _read_cub(folder, split):
-    built, classes, names, train = _Builder(), _cub_classes(folder), {}, {}
-    def picture(number, path):
-        if number in names: raise ValueError(f"picture {number} is there twice")
-        built.add("images/" + _inside(path))
-        names[number] = len(names)
-    def place(number):
-        if number not in names: raise ValueError(f"picture {number} is not in images.txt")
-        return names[number]
-    def kind(number, label): built.labels[place(number)] = _label(label, 1, len(classes))
-    def side(number, is_train):
-        if is_train not in ("0", "1"): raise ValueError(f"expected 1 (train) or 0 (test), got {is_train}")
-        train[place(number)] = is_train == "1"
-    def size(number, w, h): i = place(number); built.sizes[2*i], built.sizes[2*i + 1] = _numbers(int, "width, height", (h, w))
-    def box(number, *xywh): i = place(number); built.add_box(i, _clipped(*_numbers(float, "x, y, width, height", xywh), built.size(i)))
-    lists = {"images.txt": (2, picture), "image_class_labels.txt": (2, kind), "train_test_split.txt": (2, side), "sizes.txt": (3, size), "bounding_boxes.txt": (5, box)}
-    for name, (count, use) in lists.items():
-        if name != "sizes.txt" or (folder/name).is_file(): _each(folder/name, (count,), use, None)
-    for name, seen in (("image_class_labels.txt", min(built.labels, default=0) >= 0), ("train_test_split.txt", len(train) == len(names))):
-        if not seen: raise ValueError(f"{folder/name}: does not name every picture of images.txt")
-    if split not in ("train", "test", "all"): raise _no_split(f"{folder} (CUB-200-2011; CUBV2 comes with wsolevaluation's metadata)", split, ("train", "test"))
-    return built.index(folder/"sizes.txt", folder, classes, keep=[i for i in range(len(names)) if split == "all" or train[i] == (split == "train")])
-
-# %% ../nbs/20_layouts.ipynb #20_layouts-023
-_KNOWN = {"CUB": 200, "ILSVRC": 1000, "OpenImages": 100} # classes of wsolevaluation's data sets
-
-def _first_with(candidates, name): return next((c for c in candidates if name and (c/name).is_file()), candidates[0])
-
-def _folder_classes(built): # names from the folders that pictures lie in, where each class has its own
-    labels, names = np.frombuffer(built.labels, np.int32), {}
-    for path, label in zip(built.place, built.labels): names.setdefault(label, set()).add(path.rpartition("/")[0].rpartition("/")[2])
-    count = int(labels.max(initial=0)) + 1
-    own = len(names) == count == len({n for s in names.values() for n in s}) and all(len(s) == 1 for s in names.values())
-    return [next(iter(names[k])) if own else f"class {k}" for k in range(count)]
-
-# %% ../nbs/20_layouts.ipynb #20_layouts-024
-def _read_metadata(folder, split):
-    there = sorted(p.parent.name for p in folder.glob("*/image_ids.txt"))
-    if split not in there: raise _no_split(folder, split, there)
-    lists, built, count = folder/split, _Builder(), _KNOWN.get(folder.name, 10**6)
-    def kind(path, label): built.labels[built.find(path)] = _label(label, 0, count)
-    def size(path, w, h): i = built.find(path); built.sizes[2*i], built.sizes[2*i + 1] = _numbers(int, "width, height", (h, w))
-    def place(path, *values):
-        i = built.find(path)
-        if len(values) == 4: return built.add_box(i, _box(_numbers(float, "x0, y0, x1, y1", values), built.size(i)))
-        built.add_mask(i, _inside(values[0]))
-        if values[1]: built.ignores[i] = _inside(values[1])
-    _each(lists/"image_ids.txt", (1,), lambda path: built.add(_inside(path)))
-    _each(lists/"class_labels.txt", (2,), kind)
-    if min(built.labels, default=0) < 0: raise ValueError(f"{lists/'class_labels.txt'}: does not name every picture of image_ids.txt")
-    for name, counts, use in (("image_sizes.txt", (3,), size), ("localization.txt", (5, 3), place)):
-        if (lists/name).is_file() or split not in ("train", "train-weaksup"): _each(lists/name, counts, use)
-    pictures = [folder, folder.parent.parent/"dataset"/folder.name]
-    found = _first_with(pictures, next(iter(built.place), ""))
-    masks = next((c for c in (found/"masks", folder.parent/"masks") if c.is_dir()), found)
-    return built.index(lists/"image_sizes.txt", found, _folder_classes(built), masks)
+    def name(number, text):
+        if number != str(len(names) + 1): raise ValueError(f"expected class {len(names) + 1}, got {number}")
+        names.append(text)
+    _each(path, (2,), name, None)
+    return names
 
 # %% ../nbs/20_layouts.ipynb #20_layouts-027
-def _read_xml(path, first):
-    "Annotation file -> size (H, W), [(name, box)]; `first`: number of the first pixel"
-    if not path.is_file(): raise ValueError(f"{path}: no such file, and this layout needs it")
-    text = path.read_text(encoding="utf-8-sig")
-    try: root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error: raise _wrong(path, error.position[0], f"not XML ({error})") from None
-    line, starts = 1, [m.start() for m in re.finditer(r"<object[\s>]", text)]
-    try:
-        h, w = size = _numbers(int, "width, height", [root.findtext(f"size/{k}") or "" for k in ("height", "width")])
-        objects = []
-        for start, one in zip(starts, root.iter("object")):
-            line = text.count("\n", 0, start) + 1
-            x0, y0, x1, y1 = _numbers(float, "xmin, ymin, xmax, ymax", [one.findtext(f"bndbox/{k}") or "" for k in ("xmin", "ymin", "xmax", "ymax")])
-            objects.append((one.findtext("name"), _box([x0 - first, y0 - first, x1, y1], size)))
-    except ValueError as error: raise _wrong(path, line, error) from None
-    return size, objects
+def _folder_classes(found, count=0):
+    "(path, class number) of pictures -> names of the classes: of their folders where each has its own, else numbers; at least `count`"
+    names = {}
+    for path, label in found: names.setdefault(label, set()).add(path.rpartition("/")[0].rpartition("/")[2])
+    own = all(len(s) == 1 for s in names.values()) and len(names) == len(set().union(*names.values()) - {""})
+    return [next(iter(names[k])) if own and k in names else f"class {k}" for k in range(max(count, 1 + max(names, default=-1)))]
 
+# %% ../nbs/20_layouts.ipynb #20_layouts-028
+def _read_cub(folder, split):
+    if split not in (*(there := _cub_splits(folder)), "all"): raise _no_split(f"{folder} (CUB-200-2011; CUBV2 comes with wsolevaluation's metadata)", split, there)
+    built, place, train = _Builder(), {}, {}
+    classes = _listed_classes(folder/"classes.txt") if (folder/"classes.txt").is_file() else []
+    def picture(number, path):
+        if number in place: raise ValueError(f"picture {number} is there twice")
+        built.add("images/" + _inside(path))
+        place[number] = len(place)
+    def label(i, text): built.labels[i] = _label(text, 1, len(classes) or 200)
+    def side(i, text): train[i] = text == "1"
+    def box(i, *xywh): built.add_box(i, _clipped(*_numbers(float, "x, y, width, height", xywh), built.size(i)))
+    _each(folder/"images.txt", (2,), picture, None)
+    _each_picture(folder/"image_class_labels.txt", (2,), place, label, None)
+    _each_picture(folder/"train_test_split.txt", (2,), place, side, None)
+    if (folder/"sizes.txt").is_file(): _each_picture(folder/"sizes.txt", (3,), place, lambda i, w, h: built.set_size(i, _text_size(w, h)), None)
+    _each_picture(folder/"bounding_boxes.txt", (5,), place, box, None)
+    keep = [i for i in range(len(place)) if split == "all" or train[i] == (split == "train")]
+    return built.index(folder/"sizes.txt", classes or _folder_classes(zip(built.place, built.labels)), keep)
+
+# %% ../nbs/20_layouts.ipynb #20_layouts-029
+def _cub_splits(folder):
+    found, names = set(), {"1": "train", "0": "test"}
+    def side(number, is_train):
+        if is_train not in names: raise ValueError(f"expected 1 (train) or 0 (test), got {is_train}")
+        found.add(names[is_train])
+    _each(folder/"train_test_split.txt", (2,), side, None)
+    return found
+
+# %% ../nbs/20_layouts.ipynb #20_layouts-032
+_KNOWN = {"CUB": 200, "ILSVRC": 1000, "OpenImages": 100} # classes of wsolevaluation's data sets
+_TRAIN = ("train", "train-weaksup") # training needs neither sizes nor boxes
+
+def _metadata_splits(folder): return sorted(p.parent.name for p in folder.glob("*/image_ids.txt"))
+
+def _metadata_classes(folder, splits):
+    found, known = set(), _KNOWN.get(folder.name)
+    def one(path, label): found.add((path.rpartition("/")[0] + "/", _label(label, 0, known or 10**6)))
+    for split in [s for s in splits if s in _TRAIN] or splits: _each(folder/split/"class_labels.txt", (2,), one)
+    return _folder_classes(found, known or 0)
+
+# %% ../nbs/20_layouts.ipynb #20_layouts-033
+def _near_metadata(folder, split): # where pictures may lie, and masks if not with them
+    pictures = [folder, folder.parent.parent/"dataset"/folder.name]
+    return pictures, [*(p/"masks" for p in pictures), folder.parent/"masks"]
+
+# %% ../nbs/20_layouts.ipynb #20_layouts-034
+def _read_metadata(folder, split):
+    if split not in (splits := _metadata_splits(folder)): raise _no_split(folder, split, splits)
+    lists, built, classes = folder/split, _Builder(), _metadata_classes(folder, splits)
+    def label(i, text): built.labels[i] = _label(text, 0, len(classes))
+    def mark(i, *values):
+        if len(values) == 4: return built.add_box(i, _box(_numbers(float, "x0, y0, x1, y1", values), built.size(i)))
+        built.add_mask(i, _inside(values[0]))
+        if values[1] and built.ignores.setdefault(i, _inside(values[1])) != _inside(values[1]): raise ValueError("a second ignore region, expected one a picture")
+    _each(lists/"image_ids.txt", (1,), lambda path: built.add(_inside(path)))
+    _each_picture(lists/"class_labels.txt", (2,), built.place, label)
+    wanted = lambda path: split not in _TRAIN or path.is_file()
+    if wanted(sizes := lists/"image_sizes.txt") and any(_rows(sizes, (3,))): # OpenImages' is empty
+        _each_picture(sizes, (3,), built.place, lambda i, w, h: built.set_size(i, _text_size(w, h)))
+    if wanted(marks := lists/"localization.txt"): _each_picture(marks, (5, 3), built.place, mark, once=False, every=split not in _TRAIN)
+    return built.index(sizes, classes)
+
+# %% ../nbs/20_layouts.ipynb #20_layouts-039
+def _xml(path): # -> root, in whatever encoding the file says it has
+    if not path.is_file(): raise ValueError(f"{path}: no such file, and this layout needs it")
+    try: return ElementTree.fromstring(path.read_bytes())
+    except ElementTree.ParseError as error: raise _wrong(path, error.position[0], f"not XML ({error})") from None
+    except (ValueError, LookupError) as error: raise _wrong(path, 1, f"not XML ({error})") from None
+
+def _text(mark, name): return (mark.findtext(name) or "").strip()
+
+# %% ../nbs/20_layouts.ipynb #20_layouts-040
+def _object_line(path, k): # number of the line on which <object> k begins
+    lines, parser = [], expat.ParserCreate()
+    parser.StartElementHandler = lambda name, _: lines.append(parser.CurrentLineNumber) if name == "object" else None
+    parser.Parse(path.read_bytes(), True)
+    return lines[k]
+
+# %% ../nbs/20_layouts.ipynb #20_layouts-041
+def _object(mark, size, first): # <object> -> name, box
+    corners = "xmin", "ymin", "xmax", "ymax"
+    if not (name := _text(mark, "name")): raise ValueError("the object has no name")
+    x0, y0, x1, y1 = _numbers(float, ", ".join(corners), [_text(mark, f"bndbox/{c}") for c in corners])
+    return name, _box([x0 - first, y0 - first, x1, y1], size)
+
+def _read_xml(path, first):
+    "Annotation file -> file name of the picture, size (H, W), [(name, box)]; `first`: number of the first pixel"
+    root, objects = _xml(path), []
+    try: size = _text_size(_text(root, "size/width"), _text(root, "size/height"))
+    except ValueError as error: raise ValueError(f"{path}: {error}") from None
+    for k, mark in enumerate(root.iter("object")):
+        try: objects.append(_object(mark, size, first))
+        except ValueError as error: raise _wrong(path, _object_line(path, k), error) from None
+    return _text(root, "filename"), size, objects
+
+# %% ../nbs/20_layouts.ipynb #20_layouts-042
 def _main_class(objects): # [(class, box)] -> class of the largest box, its boxes
     best = max(objects, key=lambda o: (o[1][2] - o[1][0])*(o[1][3] - o[1][1]))[0]
     return best, [box for name, box in objects if name == best]
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-028
-def _read_voc(folder, split):
-    lists, built = folder/"ImageSets"/"Main", _Builder()
-    there = [p.stem for p in lists.glob("*.txt") if "_" not in p.stem]
-    if split not in there: raise _no_split(lists, split, there)
-    objects = {}
-    def picture(name, *_):
-        size, found = _read_xml(folder/"Annotations"/f"{_inside(name)}.xml", 1)
-        if not found: raise ValueError(f"{name}.xml names no object")
-        built.add(f"JPEGImages/{name}.jpg", size=size)
-        objects[len(objects)] = _main_class(found)
-    _each(lists/f"{split}.txt", (1, 2), picture, None)
-    classes = sorted({name for name, _ in objects.values()} | {p.stem.rpartition("_")[0] for p in lists.glob(f"*_{split}.txt")})
-    for i, (name, boxes) in objects.items():
-        built.labels[i] = classes.index(name)
-        for box in boxes: built.add_box(i, box)
-    return built.index(folder/"Annotations", folder, classes)
+# %% ../nbs/20_layouts.ipynb #20_layouts-044
+def _voc_lists(folder): return {p.stem: p for p in (folder/"ImageSets"/"Main").glob("*.txt") if "_" not in p.stem} # split -> list; dog_train.txt is of a class
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-031
+def _voc_splits(folder): # trainval is train and val again
+    splits = set(_voc_lists(folder))
+    return splits - ({"trainval"} if {"train", "val"} <= splits else {"train", "val"} if "trainval" in splits else set())
+
+def _voc_classes(folder):
+    parts = [p.stem.rpartition("_") for p in (folder/"ImageSets"/"Main").glob("*_*.txt")]
+    names = {_text(mark, "name") for path in (folder/"Annotations").glob("*.xml") for mark in _xml(path).iter("object")}
+    return sorted(names.union(name for name, _, split in parts if split in _voc_lists(folder)) - {""})
+
+# %% ../nbs/20_layouts.ipynb #20_layouts-045
+def _read_voc(folder, split):
+    lists, names, built = _voc_lists(folder), {}, _Builder()
+    if split not in lists: raise _no_split(folder/"ImageSets"/"Main", split, lists)
+    def name(text, *_):
+        if text in names: raise ValueError(f"picture {text} is there twice")
+        names[text] = _inside(text)
+    _each(lists[split], (1, 2), name, None)
+    numbers = {c: k for k, c in enumerate(_voc_classes(folder))}
+    for i, name in enumerate(names.values()):
+        file, size, objects = _read_xml(xml := folder/"Annotations"/f"{name}.xml", 1)
+        if not objects: raise ValueError(f"{xml}: names no object")
+        best, boxes = _main_class(objects)
+        suffix = PurePosixPath(file).suffix
+        built.add(f"JPEGImages/{name}{suffix if suffix and file == name + suffix else '.jpg'}", numbers[best], size)
+        for box in boxes: built.add_box(i, box)
+    return built.index(folder/"Annotations", list(numbers))
+
+# %% ../nbs/20_layouts.ipynb #20_layouts-048
 _WNID = re.compile(r"n\d{8}$")
 
 def _ilsvrc_places(folder): # pictures, annotations or None, devkit or None
@@ -294,11 +367,12 @@ def _devkit_classes(devkit): # -> {number in the devkit: WordNet number} of the 
     synsets = np.atleast_1d(loadmat(devkit/"meta.mat", squeeze_me=True)["synsets"])
     return {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in synsets if int(s["ILSVRC2012_ID"]) <= 1000}
 
+# %% ../nbs/20_layouts.ipynb #20_layouts-049
 def _wnids(folder): return sorted(p.name for p in os.scandir(folder) if _WNID.match(p.name) and p.is_dir()) if folder.is_dir() else []
 
 def _files(folder): return sorted(p.name for p in os.scandir(folder) if p.name.lower().endswith((".jpeg", ".jpg", ".png")))
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-032
+# %% ../nbs/20_layouts.ipynb #20_layouts-050
 def _ilsvrc_val(pictures, devkit): # -> [(path, WordNet number)] of the validation pictures
     folders = _wnids(pictures/"val")
     if folders: return [(f"val/{wnid}/{name}", wnid) for wnid in folders for name in _files(pictures/"val"/wnid)]
@@ -313,102 +387,167 @@ def _ilsvrc_val(pictures, devkit): # -> [(path, WordNet number)] of the validati
     if len(files) != len(numbers): raise ValueError(f"{truth}: {len(numbers)} classes for the {len(files)} pictures of {pictures/'val'}")
     return [(f"val/{name}", names[k]) for name, k in zip(files, numbers)]
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-033
+# %% ../nbs/20_layouts.ipynb #20_layouts-051
+def _ilsvrc_splits(folder):
+    pictures, _, devkit = _ilsvrc_places(folder)
+    return [*["train"]*bool(_wnids(pictures/"train")), *["test"]*bool(_wnids(pictures/"val") or devkit)]
+
+# %% ../nbs/20_layouts.ipynb #20_layouts-052
+def _ilsvrc_sources(folder, split):
+    pictures, marks, devkit = _ilsvrc_places(folder)
+    part = pictures/("train" if split == "train" else "val")
+    boxes = sorted((marks/"val").glob("*.xml")) if marks and split == "test" else []
+    return [pictures/"train", part, *(part/w for w in _wnids(part)), *boxes, *(sorted(devkit.iterdir()) if devkit else [])]
+
+# %% ../nbs/20_layouts.ipynb #20_layouts-053
 def _read_ilsvrc(folder, split):
     pictures, marks, devkit = _ilsvrc_places(folder)
-    if split not in ("train", "test"): raise _no_split(f"{folder} (ILSVRC-2012; val, ImageNetV2, comes with wsolevaluation's metadata)", split, ("train", "test (the official validation set)"))
+    if split not in (there := _ilsvrc_splits(folder)): raise _no_split(f"{folder} (ILSVRC-2012, where test is the official validation set; val, ImageNetV2, comes with wsolevaluation's metadata)", split, there)
     built, wnids = _Builder(), sorted(set(_devkit_classes(devkit).values())) if devkit else _wnids(pictures/"train") or _wnids(pictures/"val")
     numbers = {wnid: k for k, wnid in enumerate(wnids)}
     if split == "train": found = [(f"train/{wnid}/{name}", wnid) for wnid in _wnids(pictures/"train") for name in _files(pictures/"train"/wnid)]
     else: found = _ilsvrc_val(pictures, devkit)
-    if not found: raise _no_split(folder, split, ())
     for path, wnid in found:
         if wnid not in numbers: raise ValueError(f"{path}: {wnid} is none of the {len(numbers)} classes of the devkit")
         built.add(path, numbers[wnid])
         if split == "test" and marks:
             i, xml = built.place[path], marks/"val"/f"{path.rpartition('/')[2].rpartition('.')[0]}.xml"
-            (built.sizes[2*i], built.sizes[2*i + 1]), objects = _read_xml(xml, 0)
+            _, size, objects = _read_xml(xml, 0)
+            built.set_size(i, size)
             for _, box in objects: built.add_box(i, box)
-    return built.index(marks or folder, pictures, wnids)
+    return built.index(marks or folder, wnids)
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-036
+# %% ../nbs/20_layouts.ipynb #20_layouts-056
+_COCO = {"categories": "category", "images": "image", "annotations": "annotation"}
+
+def _coco_like(path): # a folder of pictures may hold any JSON
+    with open(path, "rb") as file: return bool(re.search(rb'"(images|image_id)"', file.read(1 << 16)))
+
+def _coco_files(folder):
+    return sorted([*(p for p in folder.glob("*.json") if p.is_file() and _coco_like(p)), *folder.glob("annotations/*.json")])
+
+def _coco_splits(folder): # instances_val2017 -> val; image_info_test2017 has no boxes
+    return {re.sub(r"^.*_|\d+$", "", p.stem) or p.stem for p in _coco_files(folder) if not p.stem.startswith("image_info_")}
+
+# %% ../nbs/20_layouts.ipynb #20_layouts-057
 def _coco_file(folder, split):
-    files = sorted([*folder.glob("*.json"), *folder.glob("annotations/*.json")])
-    named = [f for f in files if re.search(rf"(^|_){re.escape(split)}(\d*)$", f.stem)] or (files if split == "all" and len(files) == 1 else [])
-    if len(named) != 1: raise _no_split(f"{folder} (COCO)", split, {f.stem for f in files})
-    return named[0]
+    files = _coco_files(folder)
+    named = [p for p in files if re.search(rf"(^|_){re.escape(split)}\d*$", p.stem)] or (files if split == "all" and len(files) == 1 else [])
+    if not named: raise _no_split(f"{folder} (COCO)", split, _coco_splits(folder))
+    best = [p for p in named if p.stem.startswith("instances_")] or named
+    if len(best) > 1: raise ValueError(f"{folder} (COCO): {', '.join(p.stem for p in best)} are all of the split {split!r}, expected one, or one that begins with instances_")
+    return best[0]
 
-def _coco_objects(path, found, sizes): # {picture number: [(category, box)]}
-    objects = {}
-    for k, mark in enumerate(found["annotations"]):
-        try:
-            if mark["image_id"] not in sizes: raise ValueError(f"picture {mark['image_id']} is not among the images")
-            x, y, w, h = mark["bbox"]
-            if not mark.get("iscrowd"): objects.setdefault(mark["image_id"], []).append((mark["category_id"], _clipped(x, y, w, h, sizes[mark["image_id"]])))
-        except (ValueError, KeyError, TypeError) as error: raise ValueError(f"{path}, annotation {k + 1} (id {mark.get('id')}): {error}") from None
-    return objects
+# %% ../nbs/20_layouts.ipynb #20_layouts-058
+def _near_coco(folder, split): return [folder/"images", folder/split, folder/re.sub(r"^[a-z]+_", "", _coco_file(folder, split).stem), folder], []
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-037
-def _read_coco(folder, split):
-    path, built = _coco_file(folder, split), _Builder()
-    try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
-        names = {c["id"]: c["name"] for c in sorted(found["categories"], key=lambda c: c["id"])}
-        pictures = {p["id"]: (_inside(p["file_name"]), (int(p["height"]), int(p["width"]))) for p in found["images"]}
+# %% ../nbs/20_layouts.ipynb #20_layouts-059
+def _coco_json(path): # -> dict with a list of dicts for each of _COCO
+    try: found = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error: raise _wrong(path, error.lineno, f"not JSON ({error.msg})") from None
-    except (KeyError, TypeError) as error: raise ValueError(f"{path}: not COCO, {error} is missing or of another kind") from None
-    if len(pictures) < len(found["images"]): raise ValueError(f"{path}: two images share an id")
-    numbers, objects = {k: i for i, k in enumerate(names)}, _coco_objects(path, found, {k: size for k, (_, size) in pictures.items()})
-    for k, (name, size) in pictures.items():
-        if k not in objects: continue # nothing says what it shows
-        best, boxes = _main_class(objects[k])
-        if best not in numbers: raise ValueError(f"{path}: picture {name} has category {best}, which is not among the categories")
-        built.add(name, numbers[best], size)
-        for box in boxes: built.add_box(built.place[name], box)
-    near = [folder/"images", folder/split, folder/re.sub(r"^[a-z]+_", "", path.stem), folder]
-    return built.index(path, _first_with(near, next(iter(built.place), "")), list(names.values()))
+    except UnicodeDecodeError: raise ValueError(f"{path}: not UTF-8") from None
+    except (ValueError, RecursionError) as error: raise ValueError(f"{path}: not COCO ({error})") from None
+    for key in _COCO:
+        rows = found.get(key) if isinstance(found, dict) else None
+        if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)): raise ValueError(f"{path}: not COCO, {key!r} must be a list of objects")
+    return found
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-040
+# %% ../nbs/20_layouts.ipynb #20_layouts-060
+def _coco_each(path, found, key, use):
+    "`use(row)` for each of a list; what it refuses is told with the file and the row"
+    for k, row in enumerate(found[key], 1):
+        try: use(row)
+        except (ValueError, OverflowError) as error: raise ValueError(f"{path}, {_COCO[key]} {k} (id {row.get('id')}): {error}") from None
+
+# %% ../nbs/20_layouts.ipynb #20_layouts-061
+_JSON_KINDS = {"text": (str,), "a number": (int, float), "a whole number or text": (int, str), "a list": (list,)}
+
+def _field(row, key, kind): # kind: one of _JSON_KINDS
+    if type(row.get(key)) not in _JSON_KINDS[kind]: raise ValueError(f"{key} must be {kind}, got {json.dumps(row.get(key))[:60]}")
+    return row[key]
+
+def _coco_box(mark): # -> x, y, width, height
+    box = _field(mark, "bbox", "a list")
+    if len(box) != 4 or any(type(v) not in (int, float) for v in box): raise ValueError(f"bbox must be 4 numbers, got {json.dumps(box)[:60]}")
+    return box
+
+def _new(row, seen):
+    if (id := _field(row, "id", "a whole number or text")) in seen: raise ValueError("another has the same id")
+    return id
+
+# %% ../nbs/20_layouts.ipynb #20_layouts-062
+def _read_coco(folder, split):
+    path, built, names, place, objects, empty = _coco_file(folder, split), _Builder(), {}, {}, {}, 0
+    found = _coco_json(path)
+    def category(row): names[_new(row, names)] = _field(row, "name", "text")
+    def image(row):
+        place[_new(row, place)] = len(place)
+        built.add(_inside(_field(row, "file_name", "text")), size=_size(_field(row, "width", "a number"), _field(row, "height", "a number")))
+    def mark(row):
+        nonlocal empty
+        kind, picture = (_field(row, key, "a whole number or text") for key in ("category_id", "image_id"))
+        if kind not in names: raise ValueError(f"category {kind} is not among the categories")
+        if picture not in place: raise ValueError(f"picture {picture} is not among the images")
+        x, y, w, h = _coco_box(row)
+        empty += (none := w == 0 or h == 0)
+        if not (none or row.get("iscrowd")): objects.setdefault(i := place[picture], []).append((kind, _clipped(x, y, w, h, built.size(i))))
+    for key, use in zip(_COCO, (category, image, mark)): _coco_each(path, found, key, use)
+    order = {kind: k for k, kind in enumerate(sorted(names, key=lambda kind: (isinstance(kind, str), kind)))}
+    for i, its in objects.items():
+        best, boxes = _main_class(its)
+        built.labels[i] = order[best]
+        for box in boxes: built.add_box(i, box)
+    left = {"boxes without area": (empty, len(found["annotations"])), "pictures without a box": (len(place) - len(objects), len(place))}
+    return built.index(path, [names[k] for k in order], sorted(objects), [f"{path}: {what} are left out: {n:,} of {total:,}" for what, (n, total) in left.items() if n])
+
+# %% ../nbs/20_layouts.ipynb #20_layouts-065
 @dataclass(frozen=True)
 class Layout:
     "How one kind of data set is recognised and read"
     name: str # what a message calls it
     wants: str # what must be there, for messages
     found: Callable # folder -> bool
+    splits: Callable # folder -> names of the splits that together hold every picture
     sources: Callable # (folder, split) -> paths whose size and date say whether anything changed
     read: Callable # (folder, split) -> Index; raises ValueError
+    near: Callable = lambda folder, split: ([folder], []) # -> folders that pictures may lie in, and folders of masks if not with them
 
+# %% ../nbs/20_layouts.ipynb #20_layouts-066
 LAYOUTS = (
-    Layout("index.csv", "index.csv", lambda f: (f/"index.csv").is_file(), lambda f, s: [f/"index.csv"], _read_csv),
-    Layout("CUB-200-2011", "images.txt and train_test_split.txt", lambda f: any((f/n).is_file() for n in ("train_test_split.txt", "image_class_labels.txt")), lambda f, s: sorted(f.glob("*.txt")), _read_cub),
-    Layout("wsolevaluation", "a folder a split with image_ids.txt", lambda f: any(f.glob("*/image_ids.txt")), lambda f, s: sorted((f/s).glob("*.txt")), _read_metadata),
-    Layout("COCO", "*.json or annotations/*.json", lambda f: any(f.glob("*.json")) or any(f.glob("annotations/*.json")), lambda f, s: [_coco_file(f, s)], _read_coco),
-    Layout("VOC", "ImageSets/Main and Annotations", lambda f: (f/"ImageSets"/"Main").is_dir(), lambda f, s: [f/"ImageSets"/"Main"/f"{s}.txt", *sorted((f/"Annotations").glob("*.xml"))], _read_voc),
-    Layout("ILSVRC-2012", "train/n........ or val/ with the devkit beside it", lambda f: bool(_wnids(_ilsvrc_places(f)[0]/"train") or _wnids(_ilsvrc_places(f)[0]/"val") or _ilsvrc_places(f)[2]),
-        lambda f, s: _ilsvrc_sources(f, s), _read_ilsvrc),
+    Layout("index.csv", "index.csv", lambda f: (f/"index.csv").is_file(), _csv_splits, lambda f, s: [f/"index.csv"], _read_csv),
+    Layout("CUB-200-2011", "images.txt and train_test_split.txt", lambda f: any((f/n).is_file() for n in ("train_test_split.txt", "image_class_labels.txt")),
+        _cub_splits, lambda f, s: sorted(f.glob("*.txt")), _read_cub),
+    Layout("wsolevaluation", "a folder a split with image_ids.txt", lambda f: bool(_metadata_splits(f)), _metadata_splits,
+        lambda f, s: [p for which in _metadata_splits(f) for p in sorted((f/which).glob("*.txt"))], _read_metadata, _near_metadata),
+    Layout("COCO", "annotations/*.json, or *.json with images", lambda f: bool(_coco_files(f)), _coco_splits, lambda f, s: [_coco_file(f, s)], _read_coco, _near_coco),
+    Layout("VOC", "ImageSets/Main and Annotations", lambda f: (f/"ImageSets"/"Main").is_dir(), _voc_splits,
+        lambda f, s: [*sorted((f/"ImageSets"/"Main").glob("*.txt")), *sorted((f/"Annotations").glob("*.xml"))], _read_voc),
+    Layout("ILSVRC-2012", "train/n........ or val/ with the devkit beside it", lambda f: bool(_ilsvrc_splits(f)), _ilsvrc_splits,
+        _ilsvrc_sources, _read_ilsvrc, lambda f, s: ([_ilsvrc_places(f)[0]], [])),
 )
 
-def _ilsvrc_sources(folder, split):
-    pictures, marks, devkit = _ilsvrc_places(folder)
-    part = pictures/("train" if split == "train" else "val")
-    return [part, *(part/w for w in _wnids(part)), *([marks/"val"] if marks else []), *(sorted(devkit.iterdir()) if devkit else [])]
+# %% ../nbs/20_layouts.ipynb #20_layouts-067
+_ABOVE = ("CUB_200_2011", "ILSVRC", "VOC2[0-9][0-9][0-9]", "VOCdevkit/VOC2[0-9][0-9][0-9]") # folders that data sets come in
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-041
 def find_layout(
     folder, # pathlib.Path of a data set
-): # (Layout, the folder it lies in: `folder`, or CUB_200_2011 in it), or None
+): # (Layout, the folder it lies in: `folder`, or such as CUB_200_2011 in it), or None; raises ValueError where there are several
     "What kind of data set a folder holds, by the files in it"
-    places = [folder, *(folder/n for n in ("CUB_200_2011", "ILSVRC") if (folder/n).is_dir())]
-    return next(((layout, place) for place in places for layout in LAYOUTS if layout.found(place)), None)
+    known = lambda place: next(((layout, place) for layout in LAYOUTS if layout.found(place)), None)
+    inside = [found for above in _ABOVE for place in sorted(folder.glob(above)) if (found := known(place))]
+    if not (here := known(folder)) and len(inside) > 1: raise ValueError(f"{folder} holds several data sets, name one: {', '.join(str(place) for _, place in inside)}")
+    return here or next(iter(inside), None)
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-043
-_VERSION, _LARGE = 1, 20_000 # of the kept format; pictures from which on an index is kept
+# %% ../nbs/20_layouts.ipynb #20_layouts-069
+_VERSION, _LARGE, _LARGE_LISTS = 2, 20_000, 2**22 # of the kept format; pictures, or bytes of lists, from which on an index is kept
 
-def _kept_at(layout, folder, split):
-    stats = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in layout.sources(folder, split) if p.exists()]
-    key = hashlib.sha256(json.dumps([_VERSION, layout.name, str(folder.resolve()), split, stats]).encode()).hexdigest()[:24]
+def _state(layout, folder, split): return [(str(p), (stat := p.stat()).st_size, stat.st_mtime_ns) for p in layout.sources(folder.resolve(), split) if p.exists()]
+
+def _kept_at(layout, split, state):
+    key = hashlib.sha256(json.dumps([_VERSION, layout.name, split, state]).encode()).hexdigest()[:24]
     return Path(os.environ.get("LOCLOC_CACHE") or Path.home()/".cache"/"locloc")/f"index-{key}.npz"
 
+# %% ../nbs/20_layouts.ipynb #20_layouts-070
 def _keep(index, path):
     aside = path.with_name(f".{os.getpid()}-{path.name}")
     try:
@@ -417,18 +556,29 @@ def _keep(index, path):
         os.replace(aside, path)
     except OSError: aside.unlink(missing_ok=True) # a read-only home: read again next time
 
-# %% ../nbs/20_layouts.ipynb #20_layouts-044
+# %% ../nbs/20_layouts.ipynb #20_layouts-071
+def _load_or_read(layout, folder, split):
+    path = _kept_at(layout, split, state := _state(layout, folder, split))
+    try:
+        with np.load(path, allow_pickle=False) as kept: return Index(**{f.name: kept[f.name] for f in fields(Index)})
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile): pass
+    index = layout.read(folder, split)
+    if not len(index): raise ValueError(f"{folder} has no pictures of the split {split!r}, though its lists know it")
+    if len(index) >= _LARGE or sum(size for _, size, _ in state) >= _LARGE_LISTS: _keep(index, path)
+    return index
+
+# %% ../nbs/20_layouts.ipynb #20_layouts-072
+def _placed(index, pictures, masks): # the first folder that has the first picture, the first folder of masks that exists
+    first = index.paths[0].decode()
+    return replace(index, folder=str(next((f for f in pictures if (f/first).is_file()), pictures[0])), masks_in=str(next((f for f in masks if f.is_dir()), "")))
+
+# %% ../nbs/20_layouts.ipynb #20_layouts-073
 def read_index(
     layout, # Layout
     folder, # pathlib.Path that holds it
     split, # such as "train" or "test"
 ): # Index; raises ValueError naming the file and the line
-    "The index of one split, from the lists or as it was kept"
-    path = _kept_at(layout, folder, split)
-    try:
-        with np.load(path, allow_pickle=False) as kept: return Index(**{f.name: kept[f.name] for f in fields(Index)})
-    except (OSError, ValueError, KeyError): pass
-    index = layout.read(folder, split)
-    if not len(index): raise ValueError(f"{folder} has no pictures of the split {split!r}, though its lists know it")
-    if len(index) >= _LARGE: _keep(index, path)
-    return index
+    "The index of one split, from the lists or as it was kept; warns of what was left out"
+    index = _load_or_read(layout, folder, split)
+    for note in index.notes.tolist(): warnings.warn(note, stacklevel=3)
+    return _placed(index, *layout.near(folder, split))

@@ -91,6 +91,6 @@ def test_data_check_lists_and_fails(tmp_path, capsys):
     (tmp_path/"index.csv").write_text("image,class,split,width,height,x0,y0,x1,y1,mask\na.png,x,train,50,40,,,,,\n")
     with pytest.raises(SystemExit) as stopped: main(["data", "check", str(tmp_path)])
     said = capsys.readouterr().out
-    assert stopped.value.code == 1 and "a.png: the file is empty" in said and "1 pictures, 1 problems" in said
+    assert stopped.value.code == 1 and "a.png: the file is empty" in said and "1 picture, 1 problem" in said
     main(["data", "check", str(root/"data")])
     assert "2 pictures, no problems" in capsys.readouterr().out

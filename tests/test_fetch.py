@@ -2,15 +2,19 @@
 import hashlib
 import http.server
 import io
+import json
 import tarfile
 import threading
+import tracemalloc
+import unicodedata
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from locloc import fetch
-from locloc.fetch import Archive, check_dataset, download, get_dataset, unpack
+from locloc.cli import main
+from locloc.fetch import Archive, check_dataset, download, get_dataset, problem_lines, unpack
 
 
 def packed(path, *members):
@@ -108,9 +112,11 @@ def test_check_lists_what_is_wrong(tmp_path):
     rows = ["a.png,x,train,50,40,1,1,9,9,m.png", "b.png,x,train,40,50,,,,,", "c.png,x,test,50,40,1,1,9,9,", "d.png,x,test,50,40,2,2,2.5,9,", "e.png,x,test,50,40,,,,,", "f.png,x,test,50,40,,,,,", "g.png,x,test,50,40,,,,,"]
     (tmp_path/"index.csv").write_text("\n".join(["image,class,split,width,height,x0,y0,x1,y1,mask", *rows]))
     count, problems = check_dataset(tmp_path, progress=False)
-    wanted = ["train: a.png: the mask of 50 x 40 shows nothing", "b.png: is 50 x 40, but", "test: c.png is the same picture as a.png of train: a leak", "test: d.png: the box 2, 2, 2.5, 9 is empty",
-              "e.png: the file is empty", "test: f.png is the same picture as d.png", "g.png: no such file"]
-    assert count == 7 and len(problems) == len(wanted) and all(w in p for w, p in zip(wanted, problems))
+    wanted = dict(mask="train: a.png: the mask of 50 x 40 shows nothing", size="b.png: is 50 x 40, but", leak="test: c.png is the same picture as a.png of train: a leak",
+                  box="test: d.png: the box 2, 2, 2.5, 9 is empty", unreadable="e.png: the file is empty", copy="test: f.png is the same picture as d.png", missing="g.png: no such file",
+                  bare="test: 1 of 5 pictures have neither box nor mask")
+    assert count == 7 and {k: len(lines) for k, lines in problems.items()} == dict.fromkeys(wanted, 1)
+    for kind, words in wanted.items(): assert words in problems[kind][0]
 
 
 def test_check_tells_a_wrong_list_and_boxes_that_leave(tmp_path):
@@ -118,6 +124,91 @@ def test_check_tells_a_wrong_list_and_boxes_that_leave(tmp_path):
     for name, text in {"images.txt": "1 a.png\n", "image_class_labels.txt": "1 1\n", "train_test_split.txt": "1 0\n", "bounding_boxes.txt": "1 0 0 60 9\n"}.items():
         (tmp_path/name).write_text(text)
     Image.new("RGB", (50, 40)).save(tmp_path/"images/a.png")
-    assert check_dataset(tmp_path, progress=False) == (1, ["test: a.png: the box 0, 0, 60, 9 leaves the picture of 50 x 40"])
+    assert check_dataset(tmp_path, progress=False) == (1, {"box": ["test: a.png: the box 0, 0, 60, 9 leaves the picture of 50 x 40"]})
     (tmp_path/"bounding_boxes.txt").write_text("1 0 0 60\n")
-    assert "bounding_boxes.txt, line 1" in check_dataset(tmp_path, progress=False)[1][0]
+    with pytest.raises(ValueError, match="bounding_boxes.txt, line 1"):
+        check_dataset(tmp_path, progress=False)
+
+
+HEADER = "image,class,split,width,height,x0,y0,x1,y1,mask\n"
+
+
+def noise(path, seed=0, size=(50, 40)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)).save(path)
+
+
+def test_check_reads_whatever_splits_there_are(tmp_path):
+    for name in "ab": noise(tmp_path/f"{name}.png")
+    (tmp_path/"index.csv").write_text(HEADER + "a.png,x,train,50,40,,,,,\nb.png,x,valid,50,40,,,,,\n")
+    assert check_dataset(tmp_path, progress=False) == (2, {"leak": ["valid: b.png is the same picture as a.png of train: a leak"]})
+    (tmp_path/"index.csv").write_text(HEADER + "a.png,x,trainval,50,40,1,1,9,9,\na.png,x,trainval,50,40,1,1,9,9,\n")
+    assert check_dataset(tmp_path, progress=False) == (1, {"box": ["trainval: a.png: the same box is there twice"]})
+
+
+def test_check_of_voc_does_not_take_trainval_for_a_leak(tmp_path):
+    xml = "<annotation><size><width>50</width><height>40</height></size><object><name>dog</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"
+    for folder in ("Annotations", "ImageSets/Main"): (tmp_path/folder).mkdir(parents=True)
+    for seed, name in enumerate("ab"):
+        noise(tmp_path/f"JPEGImages/{name}.jpg", seed)
+        (tmp_path/f"Annotations/{name}.xml").write_text(xml)
+    for split, names in dict(train="a\n", trainval="a\nb\n").items(): (tmp_path/f"ImageSets/Main/{split}.txt").write_text(names)
+    assert check_dataset(tmp_path, progress=False) == (2, {})
+    (tmp_path/"ImageSets/Main/val.txt").write_text("b\n")
+    assert check_dataset(tmp_path, progress=False) == (2, {})
+
+
+def test_check_opens_ignore_regions(tmp_path):
+    (tmp_path/"val").mkdir()
+    for name, text in dict(image_ids="v/a.png\n", class_labels="v/a.png,0\n", image_sizes="", localization="v/a.png,v/m.png,v/gone.png\n").items(): (tmp_path/f"val/{name}.txt").write_text(text)
+    for name in "am": noise(tmp_path/f"v/{name}.png")
+    count, problems = check_dataset(tmp_path, progress=False)
+    assert count == 1 and list(problems) == ["missing"] and "v/gone.png: no such file" in problems["missing"][0]
+
+
+def test_check_hints_at_names_that_only_look_the_same(tmp_path):
+    noise(tmp_path/unicodedata.normalize("NFD", "é.png"))
+    (tmp_path/"index.csv").write_text(HEADER + unicodedata.normalize("NFC", "é.png") + ",x,train,50,40,,,,,\n", encoding="utf-8")
+    assert "NFC, NFD" in check_dataset(tmp_path, progress=False)[1]["missing"][0]
+
+
+def test_check_of_nothing(tmp_path):
+    with pytest.raises(ValueError, match="neither an index.csv nor pictures"):
+        check_dataset(tmp_path, progress=False)
+
+
+def test_check_prints_ten_of_a_kind(tmp_path, capsys):
+    rows = "".join(f"{k}.png,x,train,50,40,,,,,\n" for k in range(30))
+    noise(tmp_path/"last.png")
+    (tmp_path/"index.csv").write_text(HEADER + rows + "last.png,x,train,40,50,,,,,\n")
+    with pytest.raises(SystemExit): main(["data", "check", str(tmp_path)])
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 13 and said[10:] == ["… and 20 more like the last", said[11], f"{tmp_path}: 31 pictures, 31 problems"] and "last.png: is 50 x 40, but" in said[11]
+    assert problem_lines({"missing": ["a"]*10}) == ["a"]*10
+
+
+def test_a_long_check_does_not_queue_everything(monkeypatch):
+    class Nothing(list):
+        def __len__(self): return 20_000
+    monkeypatch.setattr(fetch, "_splits", lambda *_: ({"train": Nothing()}, {}))
+    monkeypatch.setattr(fetch, "_read", lambda data, i: (None, None, True, []))
+    tracemalloc.start()
+    assert check_dataset("scenes", workers=1, progress=False) == (20_000, {})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5e6 # bytes; all at once take 40 MB
+
+
+@pytest.mark.parametrize("args, words", [(["--count", "0"], "--count must be 1 or more, got 0"), (["--count", "-190"], "--count must be 1 or more, got -190"), (["--protocol"], "no protocol given")])
+def test_counts_and_protocols_that_are_none(args, words, capsys):
+    with pytest.raises(SystemExit) as stopped: main(["evaluate", "--data", "scenes", *args])
+    assert stopped.value.code == 1 and words in capsys.readouterr().err
+
+
+def test_evaluate_takes_pictures_from_elsewhere(tmp_path):
+    for k in range(2): noise(tmp_path/f"there/a/{k}.jpg", k, (64, 64))
+    names = [f"a/{k}.jpg" for k in range(2)]
+    (tmp_path/"CUB/test").mkdir(parents=True)
+    for name, end in dict(image_ids="", class_labels=",0", image_sizes=",64,64", localization=",8,8,40,40").items(): (tmp_path/f"CUB/test/{name}.txt").write_text("".join(f"{n}{end}\n" for n in names))
+    main(["evaluate", "--data", str(tmp_path/"CUB"), "--pictures", str(tmp_path/"there"), "--protocol", "wsoleval", "--out", str(tmp_path/"report")])
+    assert "2 pictures" in json.loads((tmp_path/"report/report.json").read_text())["header"]["data"]

@@ -67,7 +67,7 @@ def test_layouts_open_without_pictures(tmp_path, files, split, wanted, options):
     (CUB, "images.txt", "1 a.jpg\n2 b.jpg x\n", "images.txt, line 2: expected 2 values, got 3"),
     (CUB, "image_class_labels.txt", "1 0\n2 1\n", "image_class_labels.txt, line 1: class 0 is outside 1 to 2"),
     (CUB, "image_class_labels.txt", "1 1\n2 3\n", "image_class_labels.txt, line 2: class 3 is outside 1 to 2"),
-    (CUB, "image_class_labels.txt", "1 1\n3 2\n", "image_class_labels.txt, line 2: picture 3 is not in images.txt"),
+    (CUB, "image_class_labels.txt", "1 1\n3 2\n", "image_class_labels.txt, line 2: picture 3 is not in the list of pictures"),
     (CUB, "image_class_labels.txt", "1 1\n", "image_class_labels.txt: does not name every picture"),
     (CUB, "train_test_split.txt", "1 0\n2 2\n", "train_test_split.txt, line 2: expected 1 (train) or 0 (test), got 2"),
     (CUB, "bounding_boxes.txt", "1 6 2 32 30\n2 5 6 57 30\n", "bounding_boxes.txt, line 2: the box 5, 6, 62, 36"),
@@ -75,22 +75,55 @@ def test_layouts_open_without_pictures(tmp_path, files, split, wanted, options):
     (CUB, "bounding_boxes.txt", "1 6 2 wide 30\n", "bounding_boxes.txt, line 1: x, y, width, height must be numbers, got 6, 2, wide, 30"),
     (CUB, "bounding_boxes.txt", None, "bounding_boxes.txt: no such file"),
     (CUB, "images.txt", None, "images.txt: no such file"),
+    (CUB, "bounding_boxes.txt", "1 6 2 32 30\n", "bounding_boxes.txt: does not name every picture, 1 of 2 are missing"),
+    (CUB, "bounding_boxes.txt", "1 6 2 32 30\n1 6 2 32 30\n", "bounding_boxes.txt, line 2: picture 1 is there twice"),
+    (CUB, "image_class_labels.txt", "1 1\n1 2\n2 2\n", "image_class_labels.txt, line 2: picture 1 is there twice"),
+    (CUB, "train_test_split.txt", "1 0\n1 1\n2 1\n", "train_test_split.txt, line 2: picture 1 is there twice"),
+    (CUB, "classes.txt", "2 002.Auk\n1 001.Albatross\n", "classes.txt, line 1: expected class 1, got 2"),
+    (CUB, "classes.txt", "1 001.Albatross\n3 002.Auk\n", "classes.txt, line 2: expected class 2, got 3"),
+    (CUB, "sizes.txt", "1 50 40\n2 -50 40\n", "sizes.txt, line 2: width, height must be positive whole numbers below 2147483648, got -50, 40"),
+    (CUB, "sizes.txt", "1 0 0\n2 50 40\n", "sizes.txt, line 1: width, height must be positive"),
+    (CUB, "sizes.txt", "1 5000000000 40\n2 50 40\n", "sizes.txt, line 1: width, height must be positive whole numbers below 2147483648, got 5000000000, 40"),
+    (CUB, "sizes.txt", "2 50 40\n", "sizes.txt: does not name every picture"),
+    (CSV, "index.csv", CSV["index.csv"].replace("50,", "5000000000,"), "index.csv, line 2: width, height must be positive whole numbers below 2147483648"),
+    (WSOL, "test/localization.txt", "b/2.jpg,0,0,59,20\n", "localization.txt: does not name every picture, 1 of 2 are missing"),
+    (WSOL, "test/class_labels.txt", "a/1.jpg,0\nb/2.jpg,1\na/1.jpg,1\n", "class_labels.txt, line 3: picture a/1.jpg is there twice"),
+    (WSOL, "test/image_sizes.txt", "a/1.jpg,50,40\n", "image_sizes.txt: does not name every picture"),
+    (WSOL, "test/localization.txt", "a/1.jpg,m.png,i.png\na/1.jpg,n.png,j.png\n", "localization.txt, line 2: a second ignore region"),
     (WSOL, "test/image_ids.txt", "a/1.jpg\na/1.jpg\n", "image_ids.txt, line 2: a/1.jpg is there twice"),
     (WSOL, "test/class_labels.txt", "a/1.jpg,0\nb/2.jpg,-1\n", "class_labels.txt, line 2: class -1 is outside"),
     (WSOL, "test/class_labels.txt", "a/1.jpg,0\nb/2.jpg,1,1\n", "class_labels.txt, line 2: expected 2 values, got 3"),
     (WSOL, "test/class_labels.txt", None, "class_labels.txt: no such file"),
     (WSOL, "test/image_sizes.txt", "a/1.jpg,50,forty\n", "image_sizes.txt, line 1: width, height must be whole numbers"),
     (WSOL, "test/localization.txt", "a/1.jpg,5,6,51,30\n", "localization.txt, line 1: the box 5, 6, 51, 30"),
-    (WSOL, "test/localization.txt", "c/1.jpg,5,6,51,30\n", "localization.txt, line 1: c/1.jpg is not in the list of pictures"),
+    (WSOL, "test/localization.txt", "c/1.jpg,5,6,51,30\n", "localization.txt, line 1: picture c/1.jpg is not in the list of pictures"),
     (WSOL, "test/localization.txt", None, "localization.txt: no such file"),
     (VOC, "Annotations/one.xml", XML.format(x1=51), "one.xml, line 3: the box 0, 0, 51, 40"),
     (VOC, "Annotations/one.xml", "<annotation>\n<size>", "one.xml, line 2: not XML"),
     (VOC, "Annotations/one.xml", None, "one.xml: no such file"),
-    (VOC, "ImageSets/Main/test.txt", "one\none\n", "test.txt, line 2: JPEGImages/one.jpg is there twice"),
+    (VOC, "ImageSets/Main/test.txt", "one\none\n", "test.txt, line 2: picture one is there twice"),
+    (VOC, "Annotations/one.xml", XML.format(x1=60).replace("<object><name>dog", "<!-- <object> -->\n<object><name>dog"), "one.xml, line 4: the box 0, 0, 60, 40"),
+    (VOC, "Annotations/one.xml", XML.format(x1=50).replace("<name>cat</name>", ""), "one.xml, line 4: the object has no name"),
+    (VOC, "Annotations/one.xml", XML.format(x1=50).replace(">50</width>", ">-5</width>"), "one.xml: width, height must be positive"),
+    (VOC, "Annotations/one.xml", "<?xml version='1.0' encoding='nonsense'?><annotation/>", "one.xml, line 1: not XML"),
     (COCO, "annotations/instances_test.json", '{"images": [],\n 3}', "instances_test.json, line 2: not JSON"),
     (COCO, "annotations/instances_test.json", '{"images": []}', "instances_test.json: not COCO"),
     (COCO, "annotations/instances_test.json", json.dumps(MARKS).replace("[2,", "[48,"), "annotation 1 (id 1): the box 48, 3, 58, 23"),
     (COCO, "annotations/instances_test.json", json.dumps(MARKS).replace('"image_id": 7', '"image_id": 8'), "annotation 1 (id 1): picture 8 is not among"),
+    (COCO, "annotations/instances_test.json", json.dumps(MARKS | {"annotations": None}), "instances_test.json: not COCO, 'annotations' must be a list of objects"),
+    (COCO, "annotations/instances_test.json", json.dumps(MARKS | {"annotations": ["x"]}), "instances_test.json: not COCO, 'annotations' must be a list of objects"),
+    (COCO, "annotations/instances_test.json", json.dumps({k: v for k, v in MARKS.items() if k != "annotations"}), "instances_test.json: not COCO, 'annotations'"),
+    (COCO, "annotations/instances_test.json", "["*100_000, "instances_test.json: not COCO"),
+    (COCO, "annotations/instances_test.json", json.dumps(MARKS).replace("[2, 3, 10, 20]", "null"), "instances_test.json, annotation 1 (id 1): bbox must be a list, got null"),
+    (COCO, "annotations/instances_test.json", json.dumps(MARKS).replace("[2, 3, 10, 20]", "[]"), "annotation 1 (id 1): bbox must be 4 numbers, got []"),
+    (COCO, "annotations/instances_test.json", json.dumps(MARKS).replace("[2, 3, 10, 20]", '["2", 3, 10, 20]'), "annotation 1 (id 1): bbox must be 4 numbers"),
+    (COCO, "annotations/instances_test.json", json.dumps(MARKS).replace("[2,", f"[{10**400},"), "instances_test.json, annotation 1 (id 1): "),
+    (COCO, "annotations/instances_test.json", json.dumps(MARKS).replace('"category_id": 3', '"category_id": 4'), "annotation 1 (id 1): category 4 is not among"),
+    (COCO, "annotations/instances_test.json", json.dumps(MARKS).replace('"width": 50', '"width": "w"'), 'instances_test.json, image 1 (id 7): width must be a number, got "w"'),
+    (COCO, "annotations/instances_test.json", json.dumps(MARKS).replace('"a.jpg"', '"../a.jpg"'), "instances_test.json, image 1 (id 7): the path '../a.jpg'"),
+    (COCO, "annotations/instances_test.json", json.dumps(MARKS | {"images": MARKS["images"]*2}), "instances_test.json, image 2 (id 7): another has the same id"),
+    (COCO, "annotations/instances_test.json", json.dumps(MARKS | {"images": [*MARKS["images"], MARKS["images"][0] | {"id": 8}]}), "instances_test.json, image 2 (id 8): a.jpg is there twice"),
+    (COCO, "annotations/instances_test.json", json.dumps(MARKS | {"categories": MARKS["categories"]*2}), "instances_test.json, category 2 (id 3): another has the same id"),
 ])
 def test_broken_layouts_say_where(tmp_path, files, name, text, why):
     write(tmp_path, files)
@@ -104,6 +137,89 @@ def test_broken_layouts_say_where(tmp_path, files, name, text, why):
 def test_a_split_that_is_not_there(tmp_path, files):
     with pytest.raises(ValueError, match="no pictures of the split 'nope'; it has .*test"):
         load_dataset(write(tmp_path, files), "nope")
+
+
+def test_json_that_is_not_utf8(tmp_path):
+    write(tmp_path, COCO)
+    (tmp_path/"annotations/instances_test.json").write_bytes(b'{"images": "\xe9"}')
+    with pytest.raises(ValueError, match="instances_test.json: not UTF-8"):
+        load_dataset(tmp_path, "test")
+
+
+def test_xml_in_the_encoding_it_names(tmp_path):
+    write(tmp_path, VOC)
+    text = "<?xml version='1.0' encoding='ISO-8859-1'?>\n" + XML.format(x1=50).replace("<name>dog</name>", "<name> perché\n</name>")
+    (tmp_path/"Annotations/one.xml").write_bytes(text.encode("latin-1"))
+    data = load_dataset(tmp_path, "test")
+    assert data.classes[data[0].label] == "perché"
+
+
+def test_voc_classes_are_those_of_all_splits(tmp_path):
+    one, two = (XML.format(x1=50).replace("cat", "dog").replace("dog", kind) for kind in ("dog", "cat"))
+    files = {"ImageSets/Main/train.txt": "one\ntwo\n", "ImageSets/Main/test.txt": "three\n", "ImageSets/Main/ape_train.txt": "one -1\n",
+             "Annotations/one.xml": one, "Annotations/two.xml": two, "Annotations/three.xml": one}
+    train, test = (load_dataset(write(tmp_path, files), split) for split in ("train", "test"))
+    assert train.classes == test.classes == ("ape", "cat", "dog") and train.labels.tolist() == [2, 1] and test.labels.tolist() == [2]
+
+
+def test_voc_pictures_have_the_suffix_that_their_annotation_names(tmp_path):
+    named = lambda file: VOC | {"Annotations/one.xml": XML.format(x1=50).replace("<size>", f"<filename>{file}</filename><size>")}
+    for file, wanted in (("one.PNG", "one.PNG"), ("other.png", "one.jpg"), ("one", "one.jpg")):
+        assert load_dataset(write(tmp_path, named(file)), "test")[0].id == f"JPEGImages/{wanted}"
+
+
+def test_voc_is_found_in_its_devkit(tmp_path):
+    write(tmp_path/"VOCdevkit/VOC2007", VOC)
+    assert len(load_dataset(tmp_path, "test")) == len(load_dataset(tmp_path/"VOCdevkit", "test")) == 1
+    write(tmp_path/"VOCdevkit/VOC2012", VOC)
+    with pytest.raises(ValueError, match="several data sets, name one: .*VOC2007, .*VOC2012"):
+        load_dataset(tmp_path, "test")
+
+
+def test_official_coco_folder(tmp_path):
+    captions = json.dumps(MARKS | {"annotations": [{"id": 1, "image_id": 7, "caption": "a dog"}]})
+    write(tmp_path, {f"annotations/{kind}_{split}2017.json": captions if kind == "captions" else json.dumps(MARKS) for kind in ("captions", "instances", "person_keypoints") for split in ("train", "val")})
+    assert facts(load_dataset(tmp_path, "val")) == facts(load_dataset(tmp_path, "val2017")) == [("a.jpg", "dog", (40, 50), [[2, 3, 12, 23]])]
+    write(tmp_path, {"annotations/image_info_test2017.json": json.dumps({k: v for k, v in MARKS.items() if k != "annotations"})})
+    with pytest.raises(ValueError, match="image_info_test2017.json: not COCO, 'annotations'"):
+        load_dataset(tmp_path, "test")
+    layout, place = layouts.find_layout(tmp_path)
+    assert layout.splits(place) == {"train", "val"}
+
+
+def test_coco_boxes_without_area_are_left_out_and_counted(tmp_path):
+    marks = MARKS | {"images": [*MARKS["images"], {"id": 8, "file_name": "b.jpg", "width": 50, "height": 40}],
+                     "annotations": [*MARKS["annotations"], {"id": 3, "image_id": 7, "category_id": 3, "bbox": [1, 1, 5, 0]}, {"id": 4, "image_id": 8, "category_id": 3, "bbox": [1, 1, 0, 5]}]}
+    with pytest.warns(UserWarning) as warned: data = load_dataset(write(tmp_path, {"annotations/instances_test.json": json.dumps(marks)}), "test")
+    assert facts(data) == [("a.jpg", "dog", (40, 50), [[2, 3, 12, 23]])]
+    said = " ".join(str(w.message) for w in warned)
+    assert "boxes without area are left out: 2 of 4" in said and "pictures without a box are left out: 1 of 2" in said
+
+
+def test_other_json_does_not_make_a_folder_coco(tmp_path):
+    picture(tmp_path/"test/cat/a.jpg")
+    write(tmp_path, {"params.json": '{"delta0": 0.1}'})
+    assert [s.id for s in load_dataset(tmp_path, "test")] == ["test/cat/a.jpg"]
+    write(tmp_path, {"test.json": json.dumps(MARKS)})
+    assert [s.id for s in load_dataset(tmp_path, "test")] == ["a.jpg"]
+
+
+def lists(split, *rows): # of (path, class) in wsolevaluation's way
+    return {f"{split}/image_ids.txt": "".join(f"{p}\n" for p, _ in rows), f"{split}/class_labels.txt": "".join(f"{p},{k}\n" for p, k in rows),
+            f"{split}/image_sizes.txt": "".join(f"{p},50,40\n" for p, _ in rows), f"{split}/localization.txt": "".join(f"{p},1,1,9,9\n" for p, _ in rows)}
+
+
+def test_class_names_are_the_same_in_every_layout(tmp_path):
+    plain = {k: v for k, v in CUB.items() if k != "classes.txt"}
+    assert load_dataset(write(tmp_path/"cub", plain), "test").classes == ("001.Albatross", "002.Auk")
+    here = lists("test", ("val/a.JPEG", 0), ("val/b.JPEG", 1)) | lists("val", ("val2/0/0.jpeg", 0), ("val2/1/0.jpeg", 1))
+    found = [load_dataset(write(tmp_path/"lists", here), split).classes for split in ("test", "val")]
+    assert found == [("class 0", "class 1")]*2
+    here |= lists("train", ("train/n01440764/a.JPEG", 0), ("train/n01443537/b.JPEG", 1))
+    found = [load_dataset(write(tmp_path/"lists", here), split).classes for split in ("train", "test", "val")]
+    assert found == [("n01440764", "n01443537")]*3
+    flat = lists("test", ("a.jpg", 0))
+    assert load_dataset(write(tmp_path/"flat", flat), "test").classes == ("class 0",)
 
 
 def test_what_was_looked_for(tmp_path):
@@ -127,6 +243,16 @@ def test_pictures_lie_where_wsolevaluation_wants_them(tmp_path):
     picture(tmp_path/"dataset/CUB/a/1.jpg")
     sample = load_dataset(write(tmp_path/"metadata/CUB", WSOL), "test")[0]
     assert sample.picture.shape == (40, 50, 3)
+
+
+@pytest.mark.parametrize("files, where, at", [(WSOL, "metadata/CUB", "dataset/CUB/a/1.jpg"), (COCO, "coco", "coco/images/a.jpg"), (COCO, "coco", "coco/test/a.jpg")])
+def test_pictures_that_come_after_the_index_was_kept(tmp_path, monkeypatch, files, where, at):
+    monkeypatch.setattr(layouts, "_LARGE", 1)
+    monkeypatch.setenv("LOCLOC_CACHE", str(tmp_path/"cache"))
+    folder = write(tmp_path/where, files)
+    load_dataset(folder, "test")
+    picture(tmp_path/at)
+    assert load_dataset(folder, "test")[0].picture.shape == (40, 50, 3) and len(list((tmp_path/"cache").iterdir())) == 1
 
 
 def test_picture_faults(tmp_path):
@@ -164,6 +290,16 @@ def test_masks_and_ignore_regions(tmp_path):
     assert metric.compute() == 100 and sample.boxes is None
 
 
+def test_masks_lie_with_the_pictures_unless_they_have_a_folder(tmp_path):
+    files = {"val/image_ids.txt": "v/a.png\n", "val/class_labels.txt": "v/a.png,0\n", "val/image_sizes.txt": "", "val/localization.txt": "v/a.png,v/m.png,v/i.png\n"}
+    for name in ("a", "m", "i"): picture(tmp_path/f"there/v/{name}.png")
+    (sample,) = load_dataset(write(tmp_path/"lists", files), "val", pictures=tmp_path/"there")
+    assert sample.mask.shape == sample.ignore.shape == (40, 50)
+    for name in ("m", "i"): picture(tmp_path/f"masks/v/{name}.png", (8, 8))
+    (sample,) = load_dataset(tmp_path/"lists", "val", pictures=tmp_path/"there")
+    assert sample.mask.shape == sample.ignore.shape == (8, 8)
+
+
 def ilsvrc(folder):
     dtype = [("ILSVRC2012_ID", "O"), ("WNID", "O")]
     (folder/"ILSVRC2012_devkit_t12/data").mkdir(parents=True)
@@ -186,6 +322,16 @@ def test_ilsvrc_official(tmp_path):
         load_dataset(tmp_path, "test")
 
 
+def test_an_annotation_edited_in_place_is_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(layouts, "_LARGE", 1)
+    monkeypatch.setenv("LOCLOC_CACHE", str(tmp_path/"cache"))
+    boxes = lambda: load_dataset(tmp_path/"it", "test")[0].boxes[0].tolist()
+    ilsvrc(tmp_path/"it")
+    assert boxes() == [1, 1, 50, 40] and len(list((tmp_path/"cache").iterdir())) == 1
+    (tmp_path/"it/bbox/val/ILSVRC2012_val_00000001.xml").write_text(XML.format(x1=7))
+    assert boxes() == [1, 1, 7, 40]
+
+
 def test_a_large_index_is_kept_and_made_anew_when_a_list_changes(tmp_path, monkeypatch):
     monkeypatch.setattr(layouts, "_LARGE", 1)
     monkeypatch.setenv("LOCLOC_CACHE", str(tmp_path/"cache"))
@@ -200,9 +346,18 @@ def test_a_large_index_is_kept_and_made_anew_when_a_list_changes(tmp_path, monke
     monkeypatch.setenv("LOCLOC_CACHE", str(tmp_path/"cache"))
     write(folder, {"test/localization.txt": "a/1.jpg,5,6,21,31\nb/2.jpg,0,0,59,21\n"})
     assert facts(load_dataset(folder, "test"))[0][3] == [[5, 6, 21, 31]]
-    kept.write_bytes(b"cut off")
-    write(folder, WSOL)
-    assert len(load_dataset(folder, "test")) == 2
+    for broken in (b"cut off", kept.read_bytes()[:99]):
+        for path in (tmp_path/"cache").iterdir(): path.write_bytes(broken)
+        assert facts(load_dataset(folder, "test"))[0][3] == [[5, 6, 21, 31]]
+
+
+def test_an_index_with_large_lists_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCLOC_CACHE", str(tmp_path/"cache"))
+    monkeypatch.setattr(layouts, "_LARGE_LISTS", 300)
+    load_dataset(write(tmp_path/"lists", WSOL), "test")
+    assert not (tmp_path/"cache").exists()
+    load_dataset(write(tmp_path/"lists", lists("train", *[(f"a/{k}.jpg", 0) for k in range(99)], ("b/1.jpg", 1))), "test")
+    assert len(list((tmp_path/"cache").iterdir())) == 1
 
 
 # the published lists
