@@ -37,7 +37,7 @@ class TrainConfig:
     "What both stages share."
     preset:Literal["paper", "released_code", "tiny"]="paper" # where the other defaults come from; `tiny` suits locloc-tiny and a CPU
     data:str="scenes"          # `scenes`, or a folder: index.csv or ImageFolder
-    count:int|None=None        # use only so many training pictures; None: all
+    count:int|None=None        # only so many training pictures, drawn at random, the same each time; None: all
     masks:Path|None=None       # mask store of the same pictures, made by `locloc masks`
     run:Path=Path("runs/run")  # folder for checkpoints, metrics.jsonl, TensorBoard events and the finished model
     backbone:str="locloc-tiny" # frozen ViT, any name that load_backbone knows
@@ -276,7 +276,8 @@ class _Log:
 # %% ../nbs/11_train.ipynb #11_train-026
 def _inputs(config, dataset=None, masks=None):
     dataset = dataset or load_dataset(config.data, split="train")
-    if config.count: dataset = dataset.subset(config.count)
+    if config.count is not None and config.count < 1: raise ValueError(f"--count must be 1 or more, got {config.count}")
+    if config.count is not None: dataset = dataset.subset(config.count)
     if isinstance(config, GEGConfig) and min(config.batch, len(dataset)) < 2: raise ValueError(f"batch normalization needs 2 pictures a step or more, got a batch of {config.batch} from {len(dataset)} pictures")
     needs_masks = isinstance(config, GEGConfig) or config.augment
     if needs_masks and masks is None:
