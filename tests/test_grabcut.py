@@ -1,0 +1,256 @@
+"Our kernel against independent references: formulas in NumPy, SciPy's maximum flow, all masks of tiny pictures, OpenCV; and every degenerate case."
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import product
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import maximum_flow
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
+
+import locloc.grabcut as module
+from locloc.data import load_dataset
+from locloc.grabcut import COMPONENTS, GAMMA, UNIT, PreparedPicture, grabcut
+
+PAIRS = (0, 1), (1, 0), (1, 1), (1, -1) # E, S, SE, SW
+
+
+def blobs(seed, h=18, w=22, noise=25):
+    "A picture of a few flat colours with noise, and a trimap with all four codes"
+    rng = np.random.default_rng(seed)
+    centres, palette = rng.uniform(0, 1, (4, 2)) * (h, w), rng.integers(0, 256, (4, 3))
+    nearest = np.square(np.stack(np.mgrid[:h, :w], -1)[:, :, None] - centres).sum(-1).argmin(-1)
+    picture = np.clip(palette[nearest] + rng.normal(0, noise, (h, w, 3)), 0, 255).astype(np.uint8)
+    trimap = np.where(nearest == 0, 3, 2).astype(np.uint8)
+    trimap[rng.random((h, w)) < .15] = 0
+    trimap[(nearest == 0) & (rng.random((h, w)) < .1)] = 1
+    return picture, trimap
+
+
+def odds_and_links(picture, trimap, bits=6):
+    prepared = PreparedPicture(picture, bits)
+    colours, moments, links = prepared._parts
+    gaussians = np.empty((2, COMPONENTS, 11))
+    module._learn(moments, colours, (trimap & 1).astype(bool), module._make_noise(np.uint64(0)), gaussians, True)
+    return module._weigh(moments, colours, trimap, gaussians)[colours], links, gaussians
+
+
+def edges(links):
+    "Index of one end, of the other, and the link, by hand"
+    h, w = links.shape[:2]
+    i = np.arange(h * w).reshape(h, w)
+    for k, (dy, dx) in enumerate(PAIRS):
+        a, b = (i[:h - dy, :w - dx], i[dy:, dx:]) if dx >= 0 else (i[:h - dy, 1:], i[dy:, :-1])
+        yield a.ravel(), b.ravel(), links.reshape(-1, 4)[a.ravel(), k].astype(int)
+
+
+def energy(mask, trimap, odds, links):
+    free, m = trimap > 1, mask.ravel()
+    return int(np.abs(odds[free & (mask != (odds > 0))]).sum() + sum(c[m[a] != m[b]].sum() for a, b, c in edges(links)))
+
+
+def least_energy(trimap, odds, links):
+    "By SciPy, certain pixels tied to their terminal"
+    n, much = trimap.size, 10**8
+    net = np.where(trimap > 1, odds, np.where(trimap == 1, much, -much)).ravel()
+    rows, columns, values = [np.full(n, n), np.arange(n)], [np.arange(n), np.full(n, n + 1)], [np.maximum(net, 0), np.maximum(-net, 0)]
+    for a, b, c in edges(links): rows += [a, b]; columns += [b, a]; values += [c, c]
+    graph = coo_array((np.concatenate(values).astype(np.int32), (np.concatenate(rows), np.concatenate(columns))), (n + 2, n + 2)).tocsr()
+    return maximum_flow(graph, n, n + 1).flow_value
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_cut_is_exact(seed):
+    picture, trimap = blobs(seed)
+    odds, links, _ = odds_and_links(picture, trimap)
+    mask = grabcut(picture, trimap)
+    assert energy(mask, trimap, odds, links) == least_energy(trimap, odds, links)
+    assert mask[trimap == 1].all() and not mask[trimap == 0].any()
+
+def test_energies_differ():
+    "The check above can fail: one pixel more or less costs something"
+    picture, trimap = blobs(0)
+    odds, links, _ = odds_and_links(picture, trimap)
+    mask = grabcut(picture, trimap)
+    best = energy(mask, trimap, odds, links)
+    for y, x in np.argwhere(trimap > 1)[::17]:
+        other = mask.copy()
+        other[y, x] ^= True
+        assert energy(other, trimap, odds, links) > best
+
+@pytest.mark.parametrize("seed", range(8))
+def test_of_equal_masks_the_largest(seed):
+    "All masks of a picture of two grey levels, 3 x 4: the union of the best ones is a best one, and ours"
+    rng = np.random.default_rng(seed)
+    picture = np.repeat(rng.choice([90, 160], (3, 4, 1)), 3, 2).astype(np.uint8)
+    trimap = np.full((3, 4), 2, np.uint8)
+    trimap[0, 0], trimap[2, 3], trimap[1, 1] = 1, 0, 3
+    odds, links, _ = odds_and_links(picture, trimap)
+    masks = []
+    for bits in product((False, True), repeat=int((trimap > 1).sum())):
+        mask = trimap == 1
+        mask[trimap > 1] = bits
+        masks.append(mask)
+    costs = [energy(mask, trimap, odds, links) for mask in masks]
+    best = np.any([mask for mask, cost in zip(masks, costs) if cost == min(costs)], 0)
+    assert (grabcut(picture, trimap) == best).all()
+
+@pytest.mark.parametrize("seed", range(3))
+def test_links_are_the_formula(seed):
+    picture, trimap = blobs(seed)
+    flat = picture.reshape(-1, 3).astype(float)
+    pairs = list(edges(PreparedPicture(picture)._parts[2]))
+    squares = [np.square(flat[a] - flat[b]).sum(1) for a, b, _ in pairs]
+    beta = 1 / (2 * np.concatenate(squares).mean())
+    for k, (square, (_, _, link)) in enumerate(zip(squares, pairs)):
+        expected = GAMMA / np.hypot(*PAIRS[k]) * np.exp(-beta * square)
+        assert np.abs(link / UNIT - expected).max() <= .5 / UNIT + 1e-9
+
+def test_odds_are_those_of_the_mixtures():
+    "Every colour kept (8 bits): the mixtures' log densities by SciPy, from each row's own mean and covariance"
+    picture, trimap = blobs(1)
+    odds, _, gaussians = odds_and_links(picture, trimap, bits=8)
+    colours, sides = picture.reshape(-1, 3).astype(float), []
+    for g in gaussians:
+        parts = []
+        for row in g[np.isfinite(g[:, 0])]:
+            a, b, c, d, e, f = row[5:]
+            precision = np.array([[a, b, c], [b, d, e], [c, e, f]])
+            share = np.exp(row[0] - row[1])
+            parts.append(np.log(share) + multivariate_normal(row[2:5], np.linalg.inv(precision)).logpdf(colours))
+        sides.append(logsumexp(parts, 0))
+        assert np.isclose(np.exp(g[:, 0] - g[:, 1])[np.isfinite(g[:, 0])].sum(), 1)
+    expected = np.clip(sides[1] - sides[0], -9 * GAMMA, 9 * GAMMA).reshape(trimap.shape)
+    assert np.abs(odds / UNIT - expected)[trimap > 1].max() < 1 / UNIT
+
+def test_one_gaussian_a_cluster_is_numpys():
+    "Moments of quantised colours give the pixels' own mean and covariance"
+    picture, _ = blobs(2)
+    colours, moments, _ = PreparedPicture(picture)._parts
+    which, weight = module._count_side(colours, len(moments), np.ones(colours.shape, bool), True)
+    out = np.empty((COMPONENTS, 11))
+    module._fit(moments, which, weight, np.zeros(len(which), np.int8), out)
+    pixels = picture.reshape(-1, 3)
+    assert np.allclose(out[0, 2:5], pixels.mean(0))
+    assert np.allclose(np.linalg.inv(np.cov(pixels.T, bias=True))[np.triu_indices(3)], out[0, 5:], rtol=1e-6)
+    assert np.isneginf(out[1:, 0]).all()
+
+def test_six_bits_cost_less_than_a_percent():
+    "Masks from quantised colours, under the energy with every colour kept"
+    for seed in range(50):
+        picture, trimap = blobs(seed)
+        odds, links, _ = odds_and_links(picture, trimap, bits=6)
+        fine = PreparedPicture(picture, 8)
+        colours, moments, _ = fine._parts
+        _, _, gaussians = odds_and_links(picture, trimap, bits=6)
+        exact = module._weigh(moments, colours, trimap, gaussians)[colours]
+        assert energy(grabcut(picture, trimap), trimap, exact, links) <= 1.01 * least_energy(trimap, exact, links)
+
+def iou(a, b): return (a & b).sum() / max((a | b).sum(), 1)
+
+def test_agrees_with_opencv():
+    ours, other = [], []
+    for s in load_dataset("scenes", count=8):
+        x0, y0, x1, y1 = s.boxes[0].astype(int)
+        trimap = np.zeros(s.picture.shape[:2], np.uint8)
+        trimap[y0:y1, x0:x1] = 3
+        reference = grabcut(s.picture, trimap, kernel="cv2")
+        ours.append(iou(reference, grabcut(s.picture, trimap)))
+        other.append(iou(reference, grabcut(s.picture, trimap, seed=1, kernel="cv2")))
+    assert np.mean(ours) >= np.mean(other) - .01 and np.mean(ours) > .95
+
+def test_more_rounds_follow_opencv():
+    sample = load_dataset("scenes", count=8)[1]
+    x0, y0, x1, y1 = sample.boxes[0].astype(int)
+    trimap = np.zeros(sample.picture.shape[:2], np.uint8)
+    trimap[y0:y1, x0:x1] = 3
+    for rounds in (2, 5): assert iou(grabcut(sample.picture, trimap, rounds), grabcut(sample.picture, trimap, rounds, kernel="cv2")) > .97
+
+def test_earlier_cuts_leave_no_trace():
+    picture, _ = blobs(3, 60, 50)
+    prepared, rng = PreparedPicture(picture), np.random.default_rng(0)
+    ramp = np.linspace(0, 1, 50)[None] + rng.normal(0, .05, (60, 50))
+    for turn in range(40):
+        low, high, seed = rng.uniform(0, .4), rng.uniform(.5, 1), int(rng.integers(3))
+        trimap = np.where(ramp < low, 0, np.where(ramp >= high, 1, np.where(ramp > .5, 3, 2))).astype(np.uint8)
+        before = trimap.copy()
+        assert (prepared.cut(trimap, 1 + turn % 2, seed) == grabcut(picture, trimap, 1 + turn % 2, seed)).all()
+        assert (trimap == before).all()
+
+def cut(seed): return grabcut(*blobs(seed, 40, 40))
+
+def test_threads_and_processes_give_the_same():
+    expected = [cut(seed) for seed in range(6)]
+    shared = PreparedPicture(blobs(0, 40, 40)[0])
+    with ThreadPoolExecutor(4) as pool:
+        assert all(np.array_equal(a, b) for a, b in zip(expected, pool.map(cut, range(6))))
+        trimaps = [blobs(seed, 40, 40)[1] for seed in range(6)] * 4
+        alone = [grabcut(blobs(0, 40, 40)[0], t) for t in trimaps]
+        assert all(np.array_equal(a, b) for a, b in zip(alone, pool.map(shared.cut, trimaps)))
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        assert all(np.array_equal(a, b) for a, b in zip(expected, pool.map(cut, range(6))))
+
+@pytest.mark.parametrize("kernel", ["grid", "cv2"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (0, 5), (2, 2)])
+@pytest.mark.parametrize("code", range(4))
+def test_one_side_only(kernel, shape, code):
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    assert (grabcut(noise, np.full(shape, code, np.uint8), kernel=kernel) == (code in (1, 3))).all()
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_one_row(turned):
+    "Black and white halves, three pixels known: the step is where the colours change"
+    row = np.repeat(np.uint8([[[10] * 3] * 20 + [[240] * 3] * 20]), 1, 0)
+    trimap = np.full((1, 40), 2, np.uint8)
+    trimap[0, :2], trimap[0, -2:] = 0, 1
+    picture, trimap, expected = row, trimap, (np.arange(40) >= 20)[None]
+    if turned: picture, trimap, expected = picture.transpose(1, 0, 2), trimap.T, expected.T
+    assert (grabcut(picture, trimap) == expected).all()
+
+def test_one_colour():
+    "Nothing to tell the sides apart but the length of the edge, all links equal: a closed edge shrinks to what is certain, and of equal edges the one with more foreground is taken"
+    flat = np.full((12, 12, 3), 77, np.uint8)
+    trimap = np.zeros((12, 12), np.uint8)
+    trimap[3:9, 3:9] = 3
+    assert not grabcut(flat, trimap).any()
+    trimap[:] = 2
+    trimap[:, 0], trimap[:, -1] = 1, 0
+    assert (grabcut(flat, trimap) == (trimap != 0)).all()
+
+def test_two_colours():
+    picture = np.full((20, 20, 3), 40, np.uint8)
+    picture[5:15, 5:15] = 200
+    trimap = np.full((20, 20), 2, np.uint8)
+    trimap[9:11, 9:11], trimap[0] = 1, 0
+    assert (grabcut(picture, trimap) == (picture[..., 0] == 200)).all()
+
+def test_room_fits_its_type(): assert 2 * GAMMA * UNIT < 2**15
+
+def test_without_a_place_for_machine_code():
+    "A function without a file cannot be kept on disk"
+    space = {}
+    exec("def double(x): return 2 * x", space)
+    assert module._jit(space["double"])(4) == 8
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**80])
+def test_any_seed(seed): assert grabcut(*blobs(0), seed=seed).shape == (18, 22)
+
+def test_refuses_an_unknown_kernel():
+    with pytest.raises(ValueError, match="'grid' or 'cv2', got 'gpu'"): grabcut(*blobs(0), kernel="gpu")
+
+@pytest.mark.parametrize("image, marks, told", [
+    (np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), "float64"),
+    (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5), np.uint8), r"\(4, 5\)"),
+    (np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 4, np.uint8), "got 4"),
+])
+def test_a_prepared_picture_refuses_too(image, marks, told):
+    with pytest.raises(ValueError, match=told): PreparedPicture(image).cut(marks)
+
+def test_input_may_be_read_only_and_strided():
+    picture, trimap = blobs(4)
+    expected = grabcut(picture, trimap)
+    wide = np.repeat(picture, 2, 1)
+    wide.flags.writeable = trimap.flags.writeable = False
+    assert (grabcut(wide[:, ::2], trimap) == expected).all()
