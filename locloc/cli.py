@@ -57,20 +57,31 @@ class Masks:
     count:int|None=None       # only the first so many
     source:tyro.conf.OmitArgPrefixes[Source]=Source()
     size:int=224              # pictures are squashed to this side, px, and masks have it
-    workers:int=os.cpu_count() or 1 # processes
+    workers:int|None=None     # processes; None: one a core
+    batch:int=16              # pictures a batch, the unit that shards and workers take
+    shard:str="1/1"           # i/n: only the i-th of n parts, i from 1; under torchrun the ranks share that
 
     def run(self):
-        from locloc.masks import make_masks
-        store = make_masks(_data(self.data, self.split, self.count), self.out, attention=self.source.load(), params=self.source.grabcut_params(), size=self.size, workers=self.workers)
-        print(f"{self.out}: {len(store)} masks; next: locloc train geg --preset tiny --data {self.data} --masks {self.out}")
+        from locloc.masks import cores, make_masks, on_accelerator
+        shard, dataset = _parse_shard(self.shard), _data(self.data, self.split, self.count)
+        store = make_masks(dataset, self.out, attention=on_accelerator(self.source.load()), params=self.source.grabcut_params(), size=self.size,
+            workers=cores() if self.workers is None else self.workers, batch_size=self.batch, shard=shard)
+        if "counts" in store.manifest: print(f"{self.out}: {len(store)} masks; next: locloc train geg --preset tiny --data {self.data} --masks {self.out}")
+        else: print(f"{self.out}: {len(store)} of {len(dataset)} masks; the rest is other shards' work")
 
-# %% ../nbs/16_cli.ipynb #16_cli-009
+# %% ../nbs/16_cli.ipynb #16_cli-007
+def _parse_shard(text):
+    i, _, n = text.partition("/")
+    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)): raise ValueError(f"--shard is i/n with i from 1 to n, such as 1/4, got {text!r}")
+    return int(i), int(n)
+
+# %% ../nbs/16_cli.ipynb #16_cli-010
 def _data(name, split, count=None):
     from locloc.data import load_dataset
     dataset = load_dataset(name, split=split)
     return dataset.subset(count) if count else dataset
 
-# %% ../nbs/16_cli.ipynb #16_cli-011
+# %% ../nbs/16_cli.ipynb #16_cli-012
 @dataclass(frozen=True)
 class Tune:
     "Drag δ0 and δ1 and see the masks: the tuner as a page on localhost. Ctrl-C ends it."
@@ -94,7 +105,7 @@ class Tune:
 _PAGE = """import os; os.chdir({folder!r})
 from locloc.masks import GrabCutParams; from locloc.widgets import tuning_page; tuning_page({pictures!r}, params={params!r}, **{options!r})"""
 
-# %% ../nbs/16_cli.ipynb #16_cli-012
+# %% ../nbs/16_cli.ipynb #16_cli-013
 def _free_port(port):
     for candidate in range(port, port + 50):
         with socket.socket() as s:
@@ -111,7 +122,7 @@ def _write_page(folder, code, token):
     (folder/"locloc.ipynb").write_text(json.dumps(dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)), encoding="utf-8")
     (folder/"voila.json").write_text(json.dumps(dict(Voila=dict(token=token))), encoding="utf-8")
 
-# %% ../nbs/16_cli.ipynb #16_cli-013
+# %% ../nbs/16_cli.ipynb #16_cli-014
 def _serve(code, options):
     "Voila on a page of this code until it ends or Ctrl-C comes"
     port, token = _free_port(options.port), secrets.token_urlsafe(16)
@@ -144,12 +155,12 @@ def _end(voila): # with its kernels
     try: voila.wait(10)
     except subprocess.TimeoutExpired: voila.kill()
 
-# %% ../nbs/16_cli.ipynb #16_cli-015
+# %% ../nbs/16_cli.ipynb #16_cli-016
 @dataclass(frozen=True)
 class Train:
     "Train the localizer (`locloc train geg`) or the classifier (`locloc train lfdm`) on a frozen backbone."
 
-# %% ../nbs/16_cli.ipynb #16_cli-017
+# %% ../nbs/16_cli.ipynb #16_cli-018
 @dataclass(frozen=True)
 class Evaluate:
     "Measure a model and the masks it learned from; writes report.md, .json, .csv and figures."
@@ -181,7 +192,7 @@ def _mean_of(name, split, count=500): # training pictures for the mean box; None
     try: return _data(name, "train", count) if split not in ("train", "all") else None
     except ValueError: return None
 
-# %% ../nbs/16_cli.ipynb #16_cli-019
+# %% ../nbs/16_cli.ipynb #16_cli-020
 @dataclass(frozen=True)
 class Get:
     "Download a data set, check its checksum, unpack it; goes on where it stopped. Offline it says which file to put where."
@@ -205,14 +216,14 @@ class Check:
         print(*problems, f"{self.path}: {count} pictures, {len(problems) or 'no'} problems", sep="\n")
         if problems: raise SystemExit(1)
 
-# %% ../nbs/16_cli.ipynb #16_cli-020
+# %% ../nbs/16_cli.ipynb #16_cli-021
 @dataclass(frozen=True)
 class Data:
     "Get a data set (`locloc data get cub`) or read one through (`locloc data check PATH`)."
 
 _DATA = {"get": Get, "check": Check}
 
-# %% ../nbs/16_cli.ipynb #16_cli-022
+# %% ../nbs/16_cli.ipynb #16_cli-023
 @dataclass(frozen=True)
 class Predict:
     "Say what is in pictures and where; saves each with its box drawn."
@@ -232,7 +243,7 @@ class Predict:
                 print(f"locloc: {e}", file=sys.stderr)
         if failed: raise SystemExit(1)
 
-# %% ../nbs/16_cli.ipynb #16_cli-023
+# %% ../nbs/16_cli.ipynb #16_cli-024
 def _predict_with_model(self):
     from locloc.model import LocLoc
     model = LocLoc.load(self.model)
@@ -253,7 +264,7 @@ def _predict_with_mask(self):
         return box, mask, f"{self.source.attention} + GrabCut"
     return localize
 
-# %% ../nbs/16_cli.ipynb #16_cli-024
+# %% ../nbs/16_cli.ipynb #16_cli-025
 def _draw(out, path, picture, box, score_map, words):
     import cv2
     from matplotlib.figure import Figure
@@ -270,7 +281,7 @@ def _draw(out, path, picture, box, score_map, words):
     figure.savefig(saved := out/f"{path.stem}_locloc.png")
     return f"{words}, box {' '.join(f'{v:.0f}' for v in box)} -> {saved}"
 
-# %% ../nbs/16_cli.ipynb #16_cli-026
+# %% ../nbs/16_cli.ipynb #16_cli-027
 @dataclass(frozen=True)
 class Demo:
     "The whole method on scenes made on the spot, with nothing to download: masks, GEG, LFDM, evaluation, a figure."
@@ -297,7 +308,7 @@ class Demo:
         report.save(self.out)
         print(report.to_markdown(), f"\nLook at {self.out/'figure.png'}; the model is {lfdm.run/'model'}, the table {self.out/'report.md'}.")
 
-# %% ../nbs/16_cli.ipynb #16_cli-028
+# %% ../nbs/16_cli.ipynb #16_cli-029
 @dataclass(frozen=True)
 class Info:
     "What is installed and what a folder holds: a mask store, a run, a model, a report."
@@ -319,7 +330,7 @@ def _describe(folder):
     if not found: raise FileNotFoundError(f"{folder}: no manifest.json, config.json or report.json in it, so it is no mask store, run, model or report")
     return {"file": found[0], **json.loads(found[0].read_text(encoding="utf-8"))}
 
-# %% ../nbs/16_cli.ipynb #16_cli-030
+# %% ../nbs/16_cli.ipynb #16_cli-031
 COMMANDS = {"demo": Demo, "tune": Tune, "masks": Masks, "train": Train, "evaluate": Evaluate, "predict": Predict, "data": Data, "info": Info}
 
 def main(args:list[str]|None=None):
