@@ -60,12 +60,24 @@ class Masks:
     workers:int|None=None     # processes; None: one a core
     batch:int=16              # pictures a batch, the unit that shards and workers take
     shard:str="1/1"           # i/n: only the i-th of n parts, i from 1; under torchrun the ranks share that
+    check:bool=False          # make nothing: read every mask and list what is missing, damaged or foreign; exit status 1 where something is
 
     def run(self):
-        from locloc.masks import cores, make_masks, on_accelerator
-        shard, dataset = _parse_shard(self.shard), _data(self.data, self.split, self.count)
+        from locloc.masks import cores
+        workers, dataset = cores() if self.workers is None else self.workers, _data(self.data, self.split, self.count)
+        (self._check if self.check else self._make)(dataset, workers)
+
+    def _check(self, dataset, workers):
+        from locloc.masks import check_masks
+        problems = check_masks(dataset, self.out, workers)
+        print(*problems, f"{self.out}: masks of {len(dataset)} pictures, {len(problems) or 'no'} problems", sep="\n")
+        if problems: raise SystemExit(1)
+
+    def _make(self, dataset, workers):
+        from locloc.masks import make_masks, on_accelerator
+        shard = _parse_shard(self.shard)
         store = make_masks(dataset, self.out, attention=on_accelerator(self.source.load()), params=self.source.grabcut_params(), size=self.size,
-            workers=cores() if self.workers is None else self.workers, batch_size=self.batch, shard=shard)
+            workers=workers, batch_size=self.batch, shard=shard)
         if "counts" in store.manifest: print(f"{self.out}: {len(store)} masks; next: locloc train geg --preset tiny --data {self.data} --masks {self.out}")
         else: print(f"{self.out}: {len(store)} of {len(dataset)} masks; the rest is other shards' work")
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'PPD_THRESHOLDS', 'trimap', 'ppd_mask', 'GrabCutParams', 'grabcut_mask', 'MaskStore', 'cores',
-           'on_accelerator', 'make_masks', 'params_grid', 'choose_params']
+           'on_accelerator', 'make_masks', 'check_masks', 'params_grid', 'choose_params']
 
 # %% ../nbs/05_masks.ipynb #05_masks-003
-import errno, io, json, multiprocessing, os, pickle, re, secrets, signal, threading
+import errno, io, json, multiprocessing, os, pickle, re, secrets, signal, threading, time
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
+from multiprocessing import forkserver
 from pathlib import Path, PurePosixPath
 
 import cv2
@@ -120,12 +121,14 @@ def grabcut_mask(
 # %% ../nbs/05_masks.ipynb #05_masks-028
 def _mask_name(id):
     "The PNG of a picture: `a/b.jpg` -> `a/b.png`; an id without a picture's suffix gets `.png` behind it"
-    if not id or re.search(r"(^|/)(\.{0,2})(/|$)", id): # an empty part, `.` or `..`
+    if _ODD.search(id):
         path = PurePosixPath(id)
         if path.is_absolute() or ".." in path.parts or not path.name: raise ValueError(f"{id!r} does not name a picture inside a folder")
         id = str(path)
     stem, _, suffix = id.rpartition(".")
     return (stem if stem and stem[-1] != "/" and "." + suffix.lower() in PICTURE_SUFFIXES else id) + ".png"
+
+_ODD = re.compile(r"^$|^[./]|/[./]|/$") # perhaps an empty part, `.` or `..`
 
 # %% ../nbs/05_masks.ipynb #05_masks-030
 def _publish(file, content, put=os.replace):
@@ -155,14 +158,26 @@ def _leaves(value, name=""):
     return {k: v for key, item in value.items() for k, v in _leaves(item, f"{name}.{key}".lstrip(".")).items()}
 
 # %% ../nbs/05_masks.ipynb #05_masks-034
-def _refuse_other(file, old, new):
+def _differences(old, new):
+    "What differs between two manifests, in words; empty where nothing does"
     old, new = ({k: v for k, v in _leaves(m).items() if k.split(".")[0] not in ("versions", "counts")} for m in (old, new))
-    wrong = [k for k in {**old, **new} if old.get(k) != new.get(k)]
-    if not wrong: return
-    told = "; ".join(f"{k} is {old.get(k)!r} there and {new.get(k)!r} here" for k in wrong)
-    raise ValueError(f"{file} holds masks made in another way: {told}. Take another folder, or delete this one.")
+    return "; ".join(f"{k} is {old.get(k)!r} there and {new.get(k)!r} here" for k in {**old, **new} if old.get(k) != new.get(k))
+
+def _read_manifest(file):
+    if not file.is_file(): raise ValueError(f"{file.parent} is no mask store: it has no manifest.json; make_masks makes one")
+    try: return json.loads(file.read_text())
+    except ValueError as wrong: raise ValueError(f"{file} is damaged ({wrong}): delete it with its folder, or restore it") from None
 
 # %% ../nbs/05_masks.ipynb #05_masks-035
+def _files(folder):
+    "Iterator over the names of all files below a folder, `/` between; one walk, no look at a file"
+    for parent, _, names in os.walk(folder, followlinks=True):
+        inside = Path(parent).relative_to(folder).as_posix()
+        yield from names if inside == "." else (f"{inside}/{name}" for name in names)
+
+def _masks(folder): return (name for name in _files(folder) if name.endswith(".png"))
+
+# %% ../nbs/05_masks.ipynb #05_masks-036
 class MaskStore:
     "Bool masks by picture id, as 1-bit PNGs in a folder"
     def __init__(self,
@@ -171,12 +186,12 @@ class MaskStore:
     ):
         self.folder, file = Path(folder), Path(folder)/"manifest.json"
         if manifest is not None and not file.is_file(): self._begin(file, manifest)
-        if not file.is_file(): raise ValueError(f"{self.folder} is no mask store: it has no manifest.json; make_masks makes one")
-        self.manifest = json.loads(file.read_text())
-        if manifest is not None: _refuse_other(file, self.manifest, json.loads(json.dumps(manifest)))
+        self.manifest = _read_manifest(file)
+        if manifest is not None and (told := _differences(self.manifest, json.loads(json.dumps(manifest)))):
+            raise ValueError(f"{file} holds masks made in another way: {told}. Take another folder, or delete this one.")
 
     def _begin(self, file, manifest):
-        strange = any(name.endswith(".png") for name in self.files())
+        strange = next(_masks(self.folder), None)
         if strange and not file.is_file(): # another shard that begins now puts the manifest there before its first mask
             raise ValueError(f"{self.folder} holds PNGs but no manifest.json: take another folder")
         _publish(file, _as_text(manifest), _put_first)
@@ -186,16 +201,11 @@ class MaskStore:
         if manifest != self.manifest: _publish(self.folder/"manifest.json", _as_text(manifest))
         self.manifest = manifest
 
-    def files(self): # iterator over the names of all files, `/` between folders; one walk, no look at a file
-        for parent, _, names in os.walk(self.folder, followlinks=True):
-            inside = Path(parent).relative_to(self.folder).as_posix()
-            yield from names if inside == "." else (f"{inside}/{name}" for name in names)
-
-    def __len__(self): return sum(name.endswith(".png") for name in self.files())
+    def __len__(self): return sum(1 for _ in _masks(self.folder))
     def __contains__(self, id): return (self.folder/_mask_name(id)).is_file()
-    def ids(self)->list: return sorted(name.removesuffix(".png") for name in self.files() if name.endswith(".png"))
+    def ids(self)->list: return sorted(name.removesuffix(".png") for name in _masks(self.folder))
     def sweep(self): # what killed runs left behind
-        for name in self.files():
+        for name in _files(self.folder):
             if _LEFTOVER.search(name): (self.folder/name).unlink(missing_ok=True)
 
     def write(self, id, mask): _publish(self.folder/_mask_name(id), _as_png(mask))
@@ -205,26 +215,28 @@ _LEFTOVER = re.compile(r"(^|/)\.[^/]*\.tmp$") # the name of a temporary file
 
 def _as_text(manifest): return (json.dumps(manifest, indent=1) + "\n").encode()
 
-# %% ../nbs/05_masks.ipynb #05_masks-036
+# %% ../nbs/05_masks.ipynb #05_masks-037
 def _as_png(mask):
     mask = np.asarray(mask)
     if mask.dtype != bool or mask.ndim != 2: raise ValueError(f"a mask is (H, W) bool, got {mask.shape} {mask.dtype}")
     Image.fromarray(mask).save(png := io.BytesIO(), "PNG")
     return png.getvalue()
 
-# %% ../nbs/05_masks.ipynb #05_masks-037
+# %% ../nbs/05_masks.ipynb #05_masks-038
 def _read_png(file):
     "(H, W) bool; every checksum of the file is looked at first"
-    if not file.is_file(): raise ValueError(f"{file} is missing: run make_masks on this folder once more")
+    if not file.is_file(): raise ValueError(f"{file} is missing: {_AGAIN}")
     try:
         with Image.open(file) as whole: whole.verify()
         with Image.open(file) as picture: mask = np.asarray(picture)
     except (OSError, SyntaxError) as wrong:
-        raise ValueError(f"{file} is damaged ({wrong}): delete it and run make_masks on this folder once more") from None
-    if mask.dtype != bool: raise ValueError(f"{file} is no 1-bit mask but {mask.shape} {mask.dtype}")
+        raise ValueError(f"{file} is damaged ({wrong}): delete it and {_AGAIN}") from None
+    if mask.dtype != bool: raise ValueError(f"{file} is no 1-bit mask but {mask.shape} {mask.dtype}: delete it and {_AGAIN}")
     return mask
 
-# %% ../nbs/05_masks.ipynb #05_masks-040
+_AGAIN = "run make_masks on this folder once more"
+
+# %% ../nbs/05_masks.ipynb #05_masks-041
 _own = {} # what a worker process keeps: its attention source, and the event that tells it to stop
 
 def _worker(source, stop):
@@ -240,26 +252,40 @@ def _in_worker(function, *job): return function(_own["source"], *job)
 
 def _stopped(): return "stop" in _own and _own["stop"].is_set()
 
-# %% ../nbs/05_masks.ipynb #05_masks-041
+# %% ../nbs/05_masks.ipynb #05_masks-042
 def _context():
     "Workers start from a clean process, never from a copy of this one with its threads; where it can, that process imports torch once for all"
     if "forkserver" not in multiprocessing.get_all_start_methods(): return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["locloc.masks"])
+    with _deaf(): forkserver.ensure_running()
+    first = context.Process(target=int) # begins when torch is imported; whoever stops the run before that leaves nothing behind that would complain
+    first.start()
+    first.join()
     return context
 
-# %% ../nbs/05_masks.ipynb #05_masks-042
+@contextmanager
+def _deaf():
+    "What is started inside never hears Ctrl-C"
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try: yield
+    finally: signal.signal(signal.SIGINT, heard)
+
+# %% ../nbs/05_masks.ipynb #05_masks-043
 def cores()->int:
     "Cores that this process may use, shared with the other ranks on its machine"
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, count // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
-# %% ../nbs/05_masks.ipynb #05_masks-043
+# %% ../nbs/05_masks.ipynb #05_masks-044
 def _backbones(source): return [part.backbone for part in getattr(source, "sources", (source,)) if hasattr(part, "backbone")]
 
 def _accelerated(source): return any(p.device.type != "cpu" for backbone in _backbones(source) for p in backbone.parameters())
 
-# %% ../nbs/05_masks.ipynb #05_masks-044
+# %% ../nbs/05_masks.ipynb #05_masks-045
 def on_accelerator(
     source, # attention source
 ):          # the same
@@ -269,22 +295,31 @@ def on_accelerator(
         for backbone in _backbones(source): backbone.to(torch.device(torch.accelerator.current_accelerator().type, device))
     return source
 
-# %% ../nbs/05_masks.ipynb #05_masks-045
+# %% ../nbs/05_masks.ipynb #05_masks-046
 @contextmanager
 def _workers(count, source):
     "A lazy, ordered map of `function(source, *job)` over jobs in `count` processes, each with its copy of the source; 0: in this one"
     if not count:
         yield lambda function, jobs: (function(source, *job) for job in jobs)
         return
-    context = _context()
+    context, others = _context(), multiprocessing.active_children()
     stop = context.Event()
     pool = ProcessPoolExecutor(count, context, _worker, (pickle.dumps(None if _accelerated(source) else source), stop))
     try: yield partial(_run, pool, 2 * count)
     except BrokenProcessPool: raise ChildProcessError("a worker process was killed, perhaps for want of memory: take fewer workers; what is done stays") from None
     except BaseException:
         stop.set()
+        _end(pool, [worker for worker in multiprocessing.active_children() if worker not in others])
         raise
     finally: pool.shutdown(cancel_futures=True)
+
+def _end(pool, workers, patience=1):
+    "Workers finish the picture that they cut; one that still starts, or computes for longer than this many seconds, is ended"
+    pool.shutdown(wait=False, cancel_futures=True)
+    last = time.monotonic() + patience
+    for worker in workers:
+        worker.join(max(0, last - time.monotonic()))
+        worker.terminate()
 
 def _run(pool, most, function, jobs): # at most so many jobs are under way
     waiting = deque()
@@ -293,7 +328,7 @@ def _run(pool, most, function, jobs): # at most so many jobs are under way
         if len(waiting) >= most: yield waiting.popleft().result()
     while waiting: yield waiting.popleft().result()
 
-# %% ../nbs/05_masks.ipynb #05_masks-046
+# %% ../nbs/05_masks.ipynb #05_masks-047
 def _over(run, source, protocol, batches, work):
     "`work(samples, pictures, attention, *rest)` for batches (samples, *rest): in the workers, the attention of an accelerator here"
     if not _accelerated(source): yield from run(_open_and_work, ((protocol, work, *batch) for batch in batches))
@@ -301,7 +336,7 @@ def _over(run, source, protocol, batches, work):
         opened = run(_open, ((protocol, *batch) for batch in batches))
         yield from run(_work, ((work, samples, pictures, source(pictures), *rest) for samples, pictures, *rest in opened))
 
-# %% ../nbs/05_masks.ipynb #05_masks-047
+# %% ../nbs/05_masks.ipynb #05_masks-048
 def _open(source, protocol, samples, *rest): return samples, np.stack([protocol.picture(sample.picture) for sample in samples]), *rest
 
 def _work(source, work, *batch): return work(*batch)
@@ -310,17 +345,23 @@ def _open_and_work(source, protocol, work, samples, *rest):
     samples, pictures, *rest = _open(source, protocol, samples, *rest)
     return work(samples, pictures, source(pictures), *rest)
 
-# %% ../nbs/05_masks.ipynb #05_masks-049
+# %% ../nbs/05_masks.ipynb #05_masks-050
 def _missing(dataset, store):
     "(M,) int positions of the pictures without a mask; raises ValueError where two would share one"
-    there, first, missing = set(store.files()), {}, []
-    for i, id in enumerate(dataset.ids()):
-        name = _mask_name(id)
-        if first.setdefault(name, i) != i: raise ValueError(f"{dataset[first[name]].id} and {id} would share the mask {name}: rename one")
-        if name not in there: missing.append(i)
-    return np.array(missing, int)
+    there = set(_masks(store.folder))
+    return np.array([i for i, name in enumerate(_mask_names(dataset)) if name not in there], int)
 
-# %% ../nbs/05_masks.ipynb #05_masks-051
+def _mask_names(dataset):
+    "Iterator over the masks of all pictures"
+    names = set()
+    for name in map(_mask_name, dataset.ids()):
+        if name in names:
+            one, other = [id for id in dataset.ids() if _mask_name(id) == name][:2]
+            raise ValueError(f"{one} and {other} would share the mask {name}: rename one")
+        names.add(name)
+        yield name
+
+# %% ../nbs/05_masks.ipynb #05_masks-052
 def _share(shard):
     "(i, n), i from 1 to n -> (k, m), k from 0: this process makes every m-th batch from the k-th on; ranks share a shard"
     i, n = shard
@@ -328,7 +369,7 @@ def _share(shard):
     rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     return (i - 1) * ranks + rank, n * ranks
 
-# %% ../nbs/05_masks.ipynb #05_masks-052
+# %% ../nbs/05_masks.ipynb #05_masks-053
 def _batches(dataset, missing, batch_size):
     "(samples, positions in the batch whose masks are missing) of every batch that misses one"
     for batch in np.unique(missing // batch_size):
@@ -336,7 +377,7 @@ def _batches(dataset, missing, batch_size):
         wanted = missing[slice(*np.searchsorted(missing, (start, start + batch_size)))] - start
         yield [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))], wanted.tolist()
 
-# %% ../nbs/05_masks.ipynb #05_masks-055
+# %% ../nbs/05_masks.ipynb #05_masks-056
 def _cut(store, params, samples, pictures, attention, wanted):
     "Write the wanted masks of a batch -> their number"
     for done, i in enumerate(wanted):
@@ -344,12 +385,27 @@ def _cut(store, params, samples, pictures, attention, wanted):
         store.write(samples[i].id, grabcut_mask(pictures[i], attention[i], params))
     return len(wanted)
 
-# %% ../nbs/05_masks.ipynb #05_masks-056
+# %% ../nbs/05_masks.ipynb #05_masks-057
+def _origin(dataset): return dict(dataset=Path(dataset.name).name, split=dataset.split)
+
 def _manifest(dataset, source, params, size):
-    return dict(dataset=Path(dataset.name).name, split=dataset.split, size=[size, size], attention=source.fingerprint, params=asdict(params),
+    return dict(**_origin(dataset), size=[size, size], attention=source.fingerprint, params=asdict(params),
         versions=dict(locloc=__version__, opencv=cv2.__version__, numpy=np.__version__))
 
-# %% ../nbs/05_masks.ipynb #05_masks-057
+# %% ../nbs/05_masks.ipynb #05_masks-059
+@contextmanager
+def _told(folder, total):
+    "Ctrl-C and a full disk in one line that says how many masks are there"
+    state = lambda: f"{sum(1 for _ in _masks(folder)):,} of {total:,} masks are there; run it again to go on"
+    try: yield
+    except KeyboardInterrupt: raise KeyboardInterrupt(f"{folder}: stopped; {state()}") from None
+    except OSError as wrong:
+        if wrong.errno not in _FULL: raise
+        raise OSError(f"{folder}: {os.strerror(wrong.errno).lower()}, make room there; {state()}") from None
+
+_FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
+
+# %% ../nbs/05_masks.ipynb #05_masks-060
 def make_masks(
     dataset,                   # whose pictures get masks
     folder,                    # of the store; several shards and machines may write to it at the same time
@@ -365,27 +421,63 @@ def make_masks(
     source = on_accelerator(load_attention(attention)) if isinstance(attention, str) else attention
     params, protocol = params or PRESETS.get(source.name, PRESETS["paper"]), replace(get_protocol("wsoleval"), resize=size)
     k, parts = _share(shard)
-    store = MaskStore(folder, _manifest(dataset, source, params, size))
-    store.sweep()
-    mine, missing = (np.arange(len(dataset)) // batch_size % parts == k), _missing(dataset, store)
-    missing, total = missing[mine[missing]], int(mine.sum())
-    with _workers(workers, source) as run, _bar(total, len(missing), progress) as bar:
-        for done in _over(run, source, protocol, _batches(dataset, missing, batch_size), partial(_cut, store, params)): bar.update(done)
-    if not len(_missing(dataset, store)): store._count(len(dataset))
+    with _told(folder, len(dataset)):
+        store = MaskStore(folder, _manifest(dataset, source, params, size))
+        store.sweep()
+        mine, missing = (np.arange(len(dataset)) // batch_size % parts == k), _missing(dataset, store)
+        missing = missing[mine[missing]]
+        with _workers(workers, source) as run, _bar(int(mine.sum()), len(missing), progress) as bar:
+            for done in _over(run, source, protocol, _batches(dataset, missing, batch_size), partial(_cut, store, params)): bar.update(done)
+        if not len(_missing(dataset, store)): store._count(len(dataset))
     return store
 
-# %% ../nbs/05_masks.ipynb #05_masks-058
+# %% ../nbs/05_masks.ipynb #05_masks-061
 def _bar(total, missing, progress):
     return tqdm(total=total, initial=total - missing, desc="masks", unit=" pictures", disable=not progress or os.environ.get("RANK", "0") != "0")
 
-# %% ../nbs/05_masks.ipynb #05_masks-061
+# %% ../nbs/05_masks.ipynb #05_masks-066
+def check_masks(
+    dataset,           # whose masks they are
+    folder,            # of the store
+    workers:int=0,     # processes; 0: this one
+    progress:bool=True,# show a bar
+)->list:               # problems, one line each; empty: all is well
+    "Read every mask of a store and compare it with its data set"
+    store = MaskStore(folder)
+    if told := _differences({k: store.manifest.get(k) for k in ("dataset", "split")}, _origin(dataset)):
+        raise ValueError(f"{store.folder} holds masks of other pictures: {told}")
+    names, there = set(_mask_names(dataset)), [name for name in _files(store.folder) if name != "manifest.json"]
+    problems = [f"{store.folder/name} is missing: {_AGAIN}" for name in sorted(names.difference(there))]
+    problems += [_stranger(store, name) for name in sorted(there) if name not in names]
+    there = sorted(names.intersection(there))
+    jobs = ((store, there[i:i + 256]) for i in range(0, len(there), 256))
+    with _workers(workers, None) as run, tqdm(total=len(there), desc="check", unit=" masks", disable=not progress) as bar:
+        for read, wrong in run(_look, jobs): problems += wrong; bar.update(read)
+    return problems
+
+# %% ../nbs/05_masks.ipynb #05_masks-067
+def _stranger(store, name):
+    if _LEFTOVER.search(name): return f"{store.folder/name} was left by a killed run, or is being written now: make_masks sweeps it away"
+    return f"{store.folder/name} is no mask of this data set: take it out of this folder"
+
+def _look(source, store, names):
+    "-> (number of files, lines on those that are no good)"
+    wrong, size = [], store.manifest.get("size")
+    for name in names:
+        try: mask = _read_png(store.folder/name)
+        except ValueError as error: wrong.append(str(error)); continue
+        if size and mask.shape != tuple(size):
+            wrong.append(f"{store.folder/name} is {mask.shape[1]} x {mask.shape[0]}, not {size[1]} x {size[0]}: delete it and {_AGAIN}")
+    return len(names), wrong
+
+# %% ../nbs/05_masks.ipynb #05_masks-070
 def _judge(mask, true_mask, true_boxes, inclusive):
     "(mask IoU, box hit) of one mask, nan where the truth is not known"
     box = boxes_from_map(mask, .5, "largest", inclusive)[0]
     iou = np.nan if true_mask is None else (mask & true_mask).sum() / max((mask | true_mask).sum(), 1)
     return iou, np.nan if true_boxes is None else float(box_iou(box, true_boxes, inclusive).max() >= .5)
 
-# %% ../nbs/05_masks.ipynb #05_masks-062
+# %% ../nbs/05_masks.ipynb #05_masks-071
 def _try(protocol, grid, thresholds, samples, pictures, attention):
     "(pictures, settings, 2) judgements of every setting on a batch"
     out = []
@@ -397,12 +489,12 @@ def _try(protocol, grid, thresholds, samples, pictures, attention):
         out.append([_judge(mask, *truth) for mask in masks])
     return np.array(out)
 
-# %% ../nbs/05_masks.ipynb #05_masks-063
+# %% ../nbs/05_masks.ipynb #05_masks-072
 def params_grid(delta0=(.02, .05, .12), delta1=(.45, .6, .75), split=(None, .2, .3, .4))->list:
     "Every GrabCutParams of a grid whose thresholds are in order"
     return [GrabCutParams(a, b, s) for a, b, s in product(delta0, delta1, split) if a <= b and (s is None or a <= s <= b)]
 
-# %% ../nbs/05_masks.ipynb #05_masks-064
+# %% ../nbs/05_masks.ipynb #05_masks-073
 def choose_params(
     dataset,              # a train split, with masks or boxes
     attention="lowlevel", # attention source, or its name
@@ -421,7 +513,7 @@ def choose_params(
         for part in _over(run, source, protocol, batches, partial(_try, protocol, grid, thresholds)): parts.append(part); bar.update(len(part))
     return _table(grid, thresholds, np.concatenate(parts))
 
-# %% ../nbs/05_masks.ipynb #05_masks-065
+# %% ../nbs/05_masks.ipynb #05_masks-074
 def _table(grid, thresholds, parts):
     "Judgements (pictures, settings, 2) -> rows, best first"
     known = (~np.isnan(parts[:, 0])).any(0)
