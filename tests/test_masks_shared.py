@@ -138,3 +138,12 @@ def test_manifest_without_hard_links(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", no_links)
     assert MaskStore(tmp_path, dict(size=[1, 1])).manifest == dict(size=[1, 1])
     assert [*files(tmp_path)] == ["manifest.json"]
+
+def test_bar_tells_the_rate_of_this_run(monkeypatch):
+    "900 of 1,000 masks were there; 50 more in 10 s are 5 a second, and the last 50 take 10 s"
+    with locloc.masks._bar(1000, 100, True) as bar:
+        bar.update(50)
+        shown = bar.format_meter(**bar.format_dict | dict(elapsed=10, rate=None))
+    assert "950/1000 [00:10<00:10,  5.00 pictures/s]" in shown
+    ranks(monkeypatch, 1, 2)
+    with locloc.masks._bar(1000, 100, True) as bar: assert bar.disable
