@@ -1,11 +1,10 @@
 "A store that something happened to: what check finds, a full disk, Ctrl-C, kills at any moment"
-import errno, os, random, re, resource, signal, subprocess, sys, time
+import errno, os, re, signal, subprocess, sys, time
+from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
-import locloc.masks
 from locloc.cli import main
 from locloc.data import load_dataset
 from locloc.masks import MaskStore, check_masks, make_masks
@@ -89,7 +88,6 @@ def test_no_room_for_large_files(tmp_path, whole, workers):
 @pytest.mark.parametrize("room", [0, 1, 7])
 def test_full_disk(tmp_path, monkeypatch, whole, room):
     "The disk is full after a number of files; what of the next one fits is written"
-    from pathlib import Path
     written, write = [], Path.write_bytes
     def write_bytes(self, content):
         written.append(self)
