@@ -57,21 +57,44 @@ class Masks:
     count:int|None=None       # only so many, drawn at random, the same each time; None: all
     source:tyro.conf.OmitArgPrefixes[Source]=Source()
     size:int=224              # pictures are squashed to this side, px, and masks have it
-    workers:int=os.cpu_count() or 1 # processes
+    workers:int|None=None     # processes; None: one a core
+    batch:int=16              # pictures a batch, the unit that shards and workers take
+    shard:str="1/1"           # i/n: only the i-th of n parts, i from 1; under torchrun the ranks share that
+    check:bool=False          # make nothing: read every mask and list what is missing, damaged or foreign; exit status 1 where something is
 
     def run(self):
-        from locloc.masks import make_masks
-        store = make_masks(_data(self.data, self.split, self.count), self.out, attention=self.source.load(), params=self.source.grabcut_params(), size=self.size, workers=self.workers)
-        print(f"{self.out}: {len(store)} masks; next: locloc train geg --preset tiny --data {self.data} --masks {self.out}")
+        from locloc.masks import cores
+        workers, dataset = cores() if self.workers is None else self.workers, _data(self.data, self.split, self.count)
+        (self._check if self.check else self._make)(dataset, workers)
 
-# %% ../nbs/16_cli.ipynb #16_cli-009
+    def _check(self, dataset, workers):
+        from locloc.masks import check_masks
+        problems = check_masks(dataset, self.out, workers)
+        print(*problems, f"{self.out}: masks of {len(dataset)} pictures, {len(problems) or 'no'} problems", sep="\n")
+        if problems: raise SystemExit(1)
+
+    def _make(self, dataset, workers):
+        from locloc.masks import make_masks, on_accelerator
+        shard = _parse_shard(self.shard)
+        store = make_masks(dataset, self.out, attention=on_accelerator(self.source.load()), params=self.source.grabcut_params(), size=self.size,
+            workers=workers, batch_size=self.batch, shard=shard)
+        if "counts" in store.manifest: print(f"{self.out}: {len(store)} masks; next: locloc train geg --preset tiny --data {self.data} --masks {self.out}")
+        else: print(f"{self.out}: {len(store)} of {len(dataset)} masks; the rest is other shards' work")
+
+# %% ../nbs/16_cli.ipynb #16_cli-007
+def _parse_shard(text):
+    i, _, n = text.partition("/")
+    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)): raise ValueError(f"--shard is i/n with i from 1 to n, such as 1/4, got {text!r}")
+    return int(i), int(n)
+
+# %% ../nbs/16_cli.ipynb #16_cli-010
 def _data(name, split, count=None, pictures=None):
     from locloc.data import load_dataset
     if count is not None and count < 1: raise ValueError(f"--count must be 1 or more, got {count}")
     dataset = load_dataset(name, split=split, pictures=pictures)
     return dataset if count is None else dataset.subset(count)
 
-# %% ../nbs/16_cli.ipynb #16_cli-011
+# %% ../nbs/16_cli.ipynb #16_cli-012
 @dataclass(frozen=True)
 class Tune:
     "Drag δ0 and δ1 and see the masks: the tuner as a page on localhost. Ctrl-C ends it."
@@ -95,7 +118,7 @@ class Tune:
 _PAGE = """import os; os.chdir({folder!r})
 from locloc.masks import GrabCutParams; from locloc.widgets import tuning_page; tuning_page({pictures!r}, params={params!r}, **{options!r})"""
 
-# %% ../nbs/16_cli.ipynb #16_cli-012
+# %% ../nbs/16_cli.ipynb #16_cli-013
 def _free_port(port):
     for candidate in range(port, port + 50):
         with socket.socket() as s:
@@ -112,7 +135,7 @@ def _write_page(folder, code, token):
     (folder/"locloc.ipynb").write_text(json.dumps(dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)), encoding="utf-8")
     (folder/"voila.json").write_text(json.dumps(dict(Voila=dict(token=token))), encoding="utf-8")
 
-# %% ../nbs/16_cli.ipynb #16_cli-013
+# %% ../nbs/16_cli.ipynb #16_cli-014
 def _serve(code, options):
     "Voila on a page of this code until it ends or Ctrl-C comes"
     port, token = _free_port(options.port), secrets.token_urlsafe(16)
@@ -145,12 +168,12 @@ def _end(voila): # with its kernels
     try: voila.wait(10)
     except subprocess.TimeoutExpired: voila.kill()
 
-# %% ../nbs/16_cli.ipynb #16_cli-015
+# %% ../nbs/16_cli.ipynb #16_cli-016
 @dataclass(frozen=True)
 class Train:
     "Train the localizer (`locloc train geg`) or the classifier (`locloc train lfdm`) on a frozen backbone."
 
-# %% ../nbs/16_cli.ipynb #16_cli-017
+# %% ../nbs/16_cli.ipynb #16_cli-018
 @dataclass(frozen=True)
 class Evaluate:
     "Measure a model and the masks it learned from; writes report.md, .json, .csv and figures."
@@ -184,7 +207,7 @@ def _mean_of(name, split, pictures, count=500): # training pictures for the mean
     try: return _data(name, "train", count, pictures) if split not in ("train", "all") else None
     except ValueError: return None
 
-# %% ../nbs/16_cli.ipynb #16_cli-019
+# %% ../nbs/16_cli.ipynb #16_cli-020
 @dataclass(frozen=True)
 class Get:
     "Download a data set, check its checksum, unpack it; goes on where it stopped. Offline it says which file to put where."
@@ -209,14 +232,14 @@ class Check:
         print(*problem_lines(problems), f"{self.path}: {count:,} picture{'s'*(count != 1)}, {f'{number:,}' if number else 'no'} problem{'s'*(number != 1)}", sep="\n")
         if problems: raise SystemExit(1)
 
-# %% ../nbs/16_cli.ipynb #16_cli-020
+# %% ../nbs/16_cli.ipynb #16_cli-021
 @dataclass(frozen=True)
 class Data:
     "Get a data set (`locloc data get cub`) or read one through (`locloc data check PATH`)."
 
 _DATA = {"get": Get, "check": Check}
 
-# %% ../nbs/16_cli.ipynb #16_cli-022
+# %% ../nbs/16_cli.ipynb #16_cli-023
 @dataclass(frozen=True)
 class Predict:
     "Say what is in pictures and where; saves each with its box drawn."
@@ -236,7 +259,7 @@ class Predict:
                 print(f"locloc: {e}", file=sys.stderr)
         if failed: raise SystemExit(1)
 
-# %% ../nbs/16_cli.ipynb #16_cli-023
+# %% ../nbs/16_cli.ipynb #16_cli-024
 def _predict_with_model(self):
     from locloc.model import LocLoc
     model = LocLoc.load(self.model)
@@ -257,7 +280,7 @@ def _predict_with_mask(self):
         return box, mask, f"{self.source.attention} + GrabCut"
     return localize
 
-# %% ../nbs/16_cli.ipynb #16_cli-024
+# %% ../nbs/16_cli.ipynb #16_cli-025
 def _draw(out, path, picture, box, score_map, words):
     import cv2
     from matplotlib.figure import Figure
@@ -274,7 +297,7 @@ def _draw(out, path, picture, box, score_map, words):
     figure.savefig(saved := out/f"{path.stem}_locloc.png")
     return f"{words}, box {' '.join(f'{v:.0f}' for v in box)} -> {saved}"
 
-# %% ../nbs/16_cli.ipynb #16_cli-026
+# %% ../nbs/16_cli.ipynb #16_cli-027
 @dataclass(frozen=True)
 class Demo:
     "The whole method on scenes made on the spot, with nothing to download: masks, GEG, LFDM, evaluation, a figure."
@@ -301,7 +324,7 @@ class Demo:
         report.save(self.out)
         print(report.to_markdown(), f"\nLook at {self.out/'figure.png'}; the model is {lfdm.run/'model'}, the table {self.out/'report.md'}.")
 
-# %% ../nbs/16_cli.ipynb #16_cli-028
+# %% ../nbs/16_cli.ipynb #16_cli-029
 @dataclass(frozen=True)
 class Info:
     "What is installed and what a folder holds: a mask store, a run, a model, a report."
@@ -323,7 +346,7 @@ def _describe(folder):
     if not found: raise FileNotFoundError(f"{folder}: no manifest.json, config.json or report.json in it, so it is no mask store, run, model or report")
     return {"file": found[0], **json.loads(found[0].read_text(encoding="utf-8"))}
 
-# %% ../nbs/16_cli.ipynb #16_cli-030
+# %% ../nbs/16_cli.ipynb #16_cli-031
 COMMANDS = {"demo": Demo, "tune": Tune, "masks": Masks, "train": Train, "evaluate": Evaluate, "predict": Predict, "data": Data, "info": Info}
 
 def main(args:list[str]|None=None):

@@ -97,10 +97,11 @@ class Sample:
 
 # %% ../nbs/01_data.ipynb #01_data-016
 class Samples(Sequence):
-    "A sequence that makes its samples when asked: `make(items[i])`"
-    def __init__(self, make, items): self.make, self.items = make, items
+    "A sequence that makes its samples when asked: `make(items[i])`, whose id is `name(items[i])`"
+    def __init__(self, make, items, name=None): self.make, self.items, self.name = make, items, name
     def __len__(self): return len(self.items)
     def __getitem__(self, i): return self.make(self.items[i])
+    def ids(self): return map(self.name, self.items) if self.name else (sample.id for sample in self)
 
 # %% ../nbs/01_data.ipynb #01_data-017
 @dataclass(frozen=True, eq=False)
@@ -115,20 +116,26 @@ class Dataset(Sequence):
     def __len__(self): return len(self.samples)
     def __getitem__(self, i): return self.samples[i]
 
+    def ids(self): # iterator
+        "Ids of all samples in their order, without making the samples where the data set can do without"
+        return self.samples.ids() if isinstance(self.samples, Samples) else (sample.id for sample in self.samples)
+
     def subset(self,
         which, # how many (the same random ones each time, a smaller number within a larger), or their positions
     ): # Dataset
         "Fewer of the samples, in their order"
         if isinstance(which, (int, np.integer)): which = np.sort(np.random.default_rng(0).permutation(len(self))[:which])
         items = [self.samples.items[i] for i in which]
-        return replace(self, samples=Samples(self.samples.make, items), labels=self.labels[np.asarray(which, dtype=int)])
+        return replace(self, samples=Samples(self.samples.make, items, self.samples.name), labels=self.labels[np.asarray(which, dtype=int)])
 
 # %% ../nbs/01_data.ipynb #01_data-019
 def _scene_picture(*scene): return make_scene(*scene)[0]
 
+def _scene_id(split, index): return f"{split}/{index:05d}"
+
 def _scene(split, seed, size, index):
     scene = index, split, seed, size
-    return Sample(f"{split}/{index:05d}", index % len(SCENE_CLASSES), (size, size), mask_box(scene_mask(*scene)),
+    return Sample(_scene_id(split, index), index % len(SCENE_CLASSES), (size, size), mask_box(scene_mask(*scene)),
         partial(_scene_picture, *scene), partial(scene_mask, *scene))
 
 def _scenes(name, split, count=None, size=224, seed=0):
@@ -136,7 +143,7 @@ def _scenes(name, split, count=None, size=224, seed=0):
     if split not in counts: raise ValueError(f"scenes have the splits {', '.join(counts)}, got {split!r}")
     items = range(counts[split] if count is None else count)
     if not items: raise ValueError(f"count must be 1 or more, got {count}")
-    return Dataset(name, split, SCENE_CLASSES, Samples(partial(_scene, split, seed, size), items), np.array(items, dtype=int) % len(SCENE_CLASSES))
+    return Dataset(name, split, SCENE_CLASSES, Samples(partial(_scene, split, seed, size), items, partial(_scene_id, split)), np.array(items, dtype=int) % len(SCENE_CLASSES))
 
 # %% ../nbs/01_data.ipynb #01_data-021
 def _open_sized(path, size, said):
@@ -163,6 +170,8 @@ def _header_size(path):
         return (w, h) if picture.getexif().get(0x112, 1) > 4 else (h, w)
 
 # %% ../nbs/01_data.ipynb #01_data-022
+def _index_id(index, i): return index.paths[i].decode().removeprefix("images/")
+
 def _index_sample(index, i):
     path = index.paths[i].decode()
     picture, (h, w) = Path(str(index.folder))/path, index.sizes[i].tolist()
@@ -171,16 +180,18 @@ def _index_sample(index, i):
     ignore = [Path(str(index.mask_folder))/index.ignores[i].decode()] if index.ignores[i] else None
     size = (h, w) if h else _header_size(masks[0] if masks and not picture.is_file() else picture)
     mask_size = size if h else None
-    return Sample(path.removeprefix("images/"), int(index.labels[i]), size, boxes if len(boxes) else None, partial(_open_sized, picture, size, str(index.source)),
+    return Sample(_index_id(index, i), int(index.labels[i]), size, boxes if len(boxes) else None, partial(_open_sized, picture, size, str(index.source)),
         partial(_open_masks, masks, mask_size) if masks else None, partial(_open_masks, ignore, mask_size) if ignore else None)
 
 def _indexed(name, split, index):
-    return Dataset(name, split, tuple(index.classes.tolist()), Samples(partial(_index_sample, index), range(len(index))), index.labels.astype(int))
+    return Dataset(name, split, tuple(index.classes.tolist()), Samples(partial(_index_sample, index), range(len(index)), partial(_index_id, index)), index.labels.astype(int))
 
 # %% ../nbs/01_data.ipynb #01_data-024
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"} # of file names, in lower case
 
 def _folders(folder): return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+def _folder_id(item): return item[0]
 
 def _folder_sample(folder, item):
     path, label = item
@@ -198,7 +209,7 @@ def _image_folder(folder, split):
     items = [(path.relative_to(folder).as_posix(), k) for parent in parents for k, c in enumerate(classes)
         for path in sorted((parent/c).rglob("*")) if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()]
     if not items: raise ValueError(f"{folder} has neither an index.csv nor pictures in folders named after classes, nor the files of " + "; ".join(f"{l.name} ({l.wants})" for l in LAYOUTS[1:]))
-    return Dataset(str(folder), split, classes, Samples(partial(_folder_sample, folder), items), np.array([k for _, k in items]))
+    return Dataset(str(folder), split, classes, Samples(partial(_folder_sample, folder), items, _folder_id), np.array([k for _, k in items]))
 
 # %% ../nbs/01_data.ipynb #01_data-026
 def load_dataset(
