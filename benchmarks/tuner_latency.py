@@ -17,7 +17,6 @@ import torch
 
 from locloc.data import load_dataset
 from locloc.widgets import ThresholdTuner
-from locloc.workbench import FAST_SIDE
 
 
 def settings(tuner, rounds):
@@ -26,14 +25,14 @@ def settings(tuner, rounds):
     return [replace(tuner.setting, params=replace(p, delta0=float(rng.uniform(.02, .2)), delta1=float(rng.uniform(.45, .85)))) for _ in range(rounds)]
 
 
-def in_the_kernel(tuner, side, rounds, pictures=8):
+def in_the_kernel(tuner, fast, rounds, pictures=8):
     "Seconds from a new setting to six new pictures and their words"
     took = []
     for i, setting in enumerate(settings(tuner, rounds)):
         k = i % min(pictures, len(tuner.bench))
         tuner.bench.attention(k, setting)
         start = time.perf_counter()
-        tuner._show(tuner.bench.make_cut(k, setting, side))
+        tuner._show(tuner.bench.make_cut(k, setting, fast))
         took.append(time.perf_counter() - start)
     return took
 
@@ -89,9 +88,9 @@ def main():
     dataset = load_dataset(args.data).subset(40)
     for size in args.sizes:
         tuner = ThresholdTuner(dataset, args.attention, size=size)
-        for kind, side, rounds in (("fast", FAST_SIDE, args.rounds), ("exact", None, args.rounds)):
-            in_the_kernel(tuner, side, 8)
-            print(row(f"{size} px, {kind}, kernel", in_the_kernel(tuner, side, rounds)), flush=True)
+        for kind, fast, rounds in (("fast", True, args.rounds), ("exact", False, args.rounds)):
+            in_the_kernel(tuner, fast, 8)
+            print(row(f"{size} px, {kind}, kernel", in_the_kernel(tuner, fast, rounds)), flush=True)
         if args.browser:
             found = in_the_browser(args.data, args.attention, size, 12)
             print(row(f"{size} px, slider → pixels, first", np.array(found["first"]) / 1000)); print(row(f"{size} px, slider → pixels, exact (after .15 s of rest)", np.array(found["exact"]) / 1000), flush=True)

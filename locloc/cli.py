@@ -26,6 +26,7 @@ class Source:
     delta0:float|None=None     # below this: certain background, [0, 1]
     delta1:float|None=None     # at or above this: certain foreground, [0, 1]
     split_at:float|None=None   # uncertain pixels above it start as foreground, [0, 1]
+    kernel:Literal["grid", "cv2"]|None=None # whose GrabCut: ours, or OpenCV's, the reference; None: that of the preset
     ppd:float|None=None        # threshold of PPD's masks beside them, [0, 1]; None: that of the preset
 
     @property
@@ -36,7 +37,7 @@ class Source:
     def grabcut_params(self):
         from locloc.masks import GrabCutParams
         params = GrabCutParams.from_json(self.params.read_text()) if self.params else GrabCutParams.preset(self.preset_name)
-        given = dict(delta0=self.delta0, delta1=self.delta1, split=self.split_at)
+        given = dict(delta0=self.delta0, delta1=self.delta1, split=self.split_at, kernel=self.kernel)
         return replace(params, **{k: v for k, v in given.items() if v is not None})
 
     def ppd_threshold(self):

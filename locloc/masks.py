@@ -28,7 +28,7 @@ from . import __version__
 from .attention import load_attention
 from .boxes import box_iou, boxes_from_map
 from .data import PICTURE_SUFFIXES, get_protocol
-from .grabcut import grabcut
+from .grabcut import KERNELS, PreparedPicture, grabcut
 
 # %% ../nbs/05_masks.ipynb #05_masks-005
 def _upsample(attention, size):
@@ -79,11 +79,13 @@ class GrabCutParams:
     delta1:float=0.75      # at or above this: certain foreground, [delta0, 1]
     split:float|None=None  # uncertain pixels above this start as foreground, [0, 1]; None: all start as background
     iterations:int=1       # GMM + graph-cut rounds, at least 1
-    seed:int=0             # of OpenCV's random numbers, set before every picture
+    seed:int=0             # of the k-means that starts the GMMs, the same for every picture
+    kernel:str="grid"      # "grid" or "cv2", see `grabcut`
 
     def __post_init__(self):
         _check_thresholds(self.delta0, self.delta1, self.split)
         if self.iterations < 1: raise ValueError(f"iterations must be at least 1, got {self.iterations}")
+        if self.kernel not in KERNELS: raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {self.kernel!r}")
 
     def to_json(self)->str: return json.dumps(asdict(self))
     @classmethod
@@ -110,13 +112,15 @@ def _preset(table, name):
 
 # %% ../nbs/05_masks.ipynb #05_masks-019
 def grabcut_mask(
-    image:np.ndarray,                     # (H, W, 3) uint8 RGB
+    image,                                # (H, W, 3) uint8 RGB, or the `PreparedPicture` of one that is cut more than once
     attention:np.ndarray,                 # (h, w) float in [0, 1]
     params:GrabCutParams=GrabCutParams(), # double threshold and GrabCut settings
 )->np.ndarray:                            # (H, W) bool
     "The GrabCut-Enhanced mask $M^G$"
-    marks = trimap(attention, params.delta0, params.delta1, np.shape(image)[:2], params.split)
-    return grabcut(image, marks, params.iterations, params.seed)
+    size = image.size if isinstance(image, PreparedPicture) else np.shape(image)[:2]
+    marks = trimap(attention, params.delta0, params.delta1, size, params.split)
+    if isinstance(image, PreparedPicture): return image.cut(marks, params.iterations, params.seed)
+    return grabcut(image, marks, params.iterations, params.seed, params.kernel)
 
 # %% ../nbs/05_masks.ipynb #05_masks-028
 def _mask_name(id):
@@ -485,7 +489,8 @@ def _try(protocol, grid, thresholds, samples, pictures, attention):
         size = picture.shape[:2]
         truth = (sample.mask if sample.mask is None else protocol.mask(sample.mask),
             sample.boxes if sample.boxes is None else protocol.boxes(sample.boxes, sample.size, protocol.inclusive), protocol.inclusive)
-        masks = [grabcut_mask(picture, a, params) for params in grid] + [ppd_mask(a, t, size) for t in thresholds]
+        ready = {"cv2": picture, "grid": PreparedPicture(picture)}
+        masks = [grabcut_mask(ready[params.kernel], a, params) for params in grid] + [ppd_mask(a, t, size) for t in thresholds]
         out.append([_judge(mask, *truth) for mask in masks])
     return np.array(out)
 

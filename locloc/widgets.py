@@ -31,7 +31,7 @@ from .data import PictureError
 from .masks import PRESETS, GrabCutParams
 from .metrics import ERROR_TYPES
 from .plot import show_sweep
-from .workbench import (CRITERIA, FAST_SIDE, PANELS, Grid, Setting, SweepTable, Workbench, chosen_source, criteria_worth, explain,
+from .workbench import (CRITERIA, PANELS, Grid, Setting, SweepTable, Workbench, chosen_source, criteria_worth, explain,
     first_setting, frame, mask_row, prediction_row, read_params, source_choice, sweep)
 
 # %% ../nbs/15_widgets.ipynb #15_widgets-005
@@ -315,12 +315,13 @@ class ThresholdTuner(_Tuner):
         self.picker.observe(self._request, "index"); self.controls.observe(self._request, "setting")
         self.settle()
 
-    def _request(self, change=None): # a control changed: fast panels now, exact ones when it rests
+    def _request(self, change=None): # a control changed: panels now; if they are not exact, exact ones when it rests
         if not len(self.bench) or _loop() is None: return self.settle()
         self.settler.cancel()
-        try: self._show(self.bench.cut(self.index, self.setting, FAST_SIDE))
+        try: self._show(cut := self.bench.cut(self.index, self.setting, True))
         except Exception as error: self._fail(error)
-        else: self.settler(self.index, self.setting)
+        else:
+            if not cut.exact: self.settler(self.index, self.setting)
 
     def _show(self, cut): self.panels.show(cut); self.status.say(explain(cut.marks))
     def _fail(self, error): self.panels.clear(); self.status.fail(error)
@@ -436,7 +437,6 @@ def _sweep_controls(count):
         style=dict(description_width="initial"), layout=widgets.Layout(width="250px"))
     return dict(count=_entry(widgets.BoundedIntText, min(16, max(count, 1)), "pictures", "how many, the same random ones each time", 1, max(count, 1), "140px"),
         delta0=text("δ0", Grid().delta0), delta1=text("δ1", Grid().delta1),
-        side=widgets.Dropdown(options=[("full size", None), ("112 px, rough", 112)], tooltip="small copies are four times as fast; they look worse than they are where δ1 is high", description="GrabCut on", style=dict(description_width="initial"), layout=widgets.Layout(width="200px")),
         measure=widgets.Dropdown(options=[], description="measure", disabled=True, tooltip="of the heat map", style=dict(description_width="initial"), layout=widgets.Layout(width="230px")))
 
 # %% ../nbs/15_widgets.ipynb #15_widgets-043
@@ -451,7 +451,7 @@ class SweepPanel(widgets.VBox):
         self.runner = Runner("sweep", self._make, lambda item: self.values.append(item), self._finished, self.status)
         self.curves, self.worth = widgets.Image(format="png", layout=widgets.Layout(max_width="min(100%, 1000px)", display="none")), widgets.HTML()
         c, row = self.controls, lambda *children: widgets.HBox(children, layout=widgets.Layout(**_ROW))
-        super().__init__([row(c["count"], c["delta0"], c["delta1"], c["side"]), self.runner, self.status, c["measure"], self.heat, self.worth, self.curves], layout=widgets.Layout(width="100%", overflow="hidden"))
+        super().__init__([row(c["count"], c["delta0"], c["delta1"]), self.runner, self.status, c["measure"], self.heat, self.worth, self.curves], layout=widgets.Layout(width="100%", overflow="hidden"))
         self.add_class("locloc-sweep"); c["measure"].add_class("locloc-measure"); self.heat.add_class("locloc-heat")
         c["measure"].observe(self._draw_heat, "value")
 
@@ -461,7 +461,7 @@ class SweepPanel(widgets.VBox):
         self.grid, self.values, count = Grid(_values(c["delta0"].value), _values(c["delta1"].value)), [], c["count"].value
         if not self.grid.cells: raise ValueError("no δ0 of these is at or below a δ1")
         which = np.sort(np.random.default_rng(0).permutation(len(bench))[:count]).tolist()
-        return count, sweep(bench, which, self.tuner.setting, self.grid, c["side"].value, self.workers)
+        return count, sweep(bench, which, self.tuner.setting, self.grid, self.workers)
 
     def _finished(self): _show_sweep(self)
     def _draw_heat(self, change=None):

@@ -16,7 +16,7 @@ import threading
 from collections import OrderedDict, deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from html import escape
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from .backbone import FrozenViT
 from .boxes import box_iou, boxes_from_map, scale_boxes
 from .data import PICTURE_SUFFIXES, Dataset, PictureError, Sample, Samples, get_protocol, load_dataset, open_picture
 from .evaluate import mask_iou
-from .grabcut import grabcut
+from .grabcut import PreparedPicture, grabcut
 from .masks import PPD_THRESHOLDS, PRESETS, GrabCutParams, ppd_mask, trimap
 from .metrics import error_type
 from .plot import BOX_STYLES, DIFFERENCE, TRIMAP
@@ -77,6 +77,14 @@ class View:
     picture: np.ndarray # (S, S, 3) uint8 RGB
     true_boxes: np.ndarray | None # (K, 4) float64 x0 y0 x1 y1, end pixels included, px of the view
     true_mask: np.ndarray | None # (S, S) bool
+
+    def copy(self, side): # (side, side, 3) uint8 RGB
+        return self.picture if side == len(self.picture) else cv2.resize(self.picture, (side, side), interpolation=cv2.INTER_AREA)
+    @cached_property
+    def _ready(self): return {} # side, px -> PreparedPicture
+    def prepared(self, side): # that copy, for GrabCut
+        if side not in self._ready: self._ready[side] = PreparedPicture(self.copy(side))
+        return self._ready[side]
 
 # %% ../nbs/19_workbench.ipynb #19_workbench-011
 def make_view(
@@ -156,7 +164,7 @@ def attention_of(
     return attention_map(torch.from_numpy(kept)[None], source.layers if layers is None else layers, source.heads if heads is None else heads)[0].numpy()
 
 # %% ../nbs/19_workbench.ipynb #19_workbench-022
-FAST_SIDE = 88 # of the copy that GrabCut works on while a slider moves, px
+FAST_SIDE = 224 # of the copy that GrabCut works on while a slider moves, px
 
 @dataclass(frozen=True, eq=False)
 class Cut:
@@ -167,23 +175,26 @@ class Cut:
     marks: np.ndarray # (S, S) uint8, the trimap
     grabcut: np.ndarray # (S, S) bool
     ppd: np.ndarray # (S, S) bool
-    exact: bool = True # False: GrabCut on a small copy
+    exact: bool = True # False: GrabCut on a smaller copy
+
+def _grabcut(view, marks, params): # mask (S, S) bool of the view's copy that has the trimap's size
+    if params.kernel == "grid": return view.prepared(len(marks)).cut(marks, params.iterations, params.seed)
+    return grabcut(view.copy(len(marks)), marks, params.iterations, params.seed, params.kernel)
 
 # %% ../nbs/19_workbench.ipynb #19_workbench-023
 def make_cut(
     view:View, # the picture
     attention:np.ndarray, # (h, w) float32 in [0, 1]
     setting:Setting, # its layers and heads are already in `attention`
-    side:int=None, # GrabCut works on a copy of this side, px; None: on the view itself
+    fast:bool=False, # GrabCut works on a copy of `FAST_SIDE` where the view is larger
 )->Cut:
     "Trimap, GrabCut's mask and PPD's mask of one picture"
     params, size = setting.params, view.picture.shape[:2]
     cut_at = partial(trimap, attention, params.delta0, params.delta1, split=params.split)
-    marks, ppd = cut_at(size), ppd_mask(attention, setting.ppd, size)
-    if side is None or side >= len(view.picture): return Cut(view, setting, attention, marks, grabcut(view.picture, marks, params.iterations, params.seed), ppd)
-    small = cv2.resize(view.picture, (side, side), interpolation=cv2.INTER_AREA)
-    mask = grabcut(small, cut_at((side, side)), params.iterations, params.seed).astype(np.float32)
-    return Cut(view, setting, attention, marks, cv2.resize(mask, size[::-1]) >= .5, ppd, False)
+    marks, ppd, exact = cut_at(size), ppd_mask(attention, setting.ppd, size), not fast or size[0] <= FAST_SIDE
+    mask = _grabcut(view, marks if exact else cut_at((FAST_SIDE, FAST_SIDE)), params)
+    if not exact: mask = cv2.resize(mask.astype(np.float32), size[::-1]) >= .5
+    return Cut(view, setting, attention, marks, mask, ppd, exact)
 
 # %% ../nbs/19_workbench.ipynb #19_workbench-024
 def judge_mask(
@@ -395,14 +406,14 @@ class Workbench:
         self.view = lru_cache(8)(lambda i: make_view(self.dataset, i, self.size))
         self.rows = Kept(lambda source, i: attention_rows(source, self.view(i).picture))
         self.cut = lru_cache(8)(self.make_cut)
-        self.sweeps = Kept(lambda i, setting, grid, side: sweep_picture(self, i, setting, grid, side))
+        self.sweeps = Kept(lambda i, setting, grid: sweep_picture(self, i, setting, grid))
 
     def __len__(self): return len(self.dataset)
     def attention(self, i, setting): # (h, w) float32 in [0, 1]
         return attention_of(self.sources[setting.source], lambda part: self.rows(part, i), setting.layers, setting.heads)
-    def make_cut(self, i, setting, side=None): return make_cut(self.view(i), self.attention(i, setting), setting, side)
-    def frame(self, panel, i, setting, fast=False, side=320): return frame(self.cut(i, setting, FAST_SIDE if fast else None), panel, side) # JPEG bytes
-    def caption(self, panel, i, setting, fast=False): return PANELS[panel][2](self.cut(i, setting, FAST_SIDE if fast else None)) # HTML
+    def make_cut(self, i, setting, fast=False): return make_cut(self.view(i), self.attention(i, setting), setting, fast)
+    def frame(self, panel, i, setting, fast=False, side=320): return frame(self.cut(i, setting, fast and self.size > FAST_SIDE), panel, side) # JPEG bytes
+    def caption(self, panel, i, setting, fast=False): return PANELS[panel][2](self.cut(i, setting, fast and self.size > FAST_SIDE)) # HTML
 
 # %% ../nbs/19_workbench.ipynb #19_workbench-048
 def first_setting(bench:Workbench)->Setting:
@@ -505,11 +516,10 @@ def sweep_picture(
     i:int,           # its position
     setting:Setting, # everything but δ0 and δ1
     grid:Grid,       # those
-    side:int=None,   # GrabCut works on a copy of this side, px; None: on the view itself
 )->np.ndarray:       # (δ0, δ1, measures) float32, nan where δ0 > δ1 or the truth is not known
     "All measures of one picture over a grid"
     view, attention, out = bench.view(i), bench.attention(i, setting), np.full((*grid.shape, len(MEASURES)), np.nan, np.float32)
-    cuts = {cell: make_cut(view, attention, replace(setting, params=grid.params(cell, setting.params)), side) for cell in grid.cells}
+    cuts = {cell: make_cut(view, attention, replace(setting, params=grid.params(cell, setting.params))) for cell in grid.cells}
     for (r, c), cut in cuts.items():
         near = [cuts[n].grabcut for n in ((r - 1, c), (r + 1, c), (r, c - 1), (r, c + 1)) if n in cuts]
         out[r, c] = _measures(cut, near)
@@ -521,13 +531,12 @@ def sweep(
     which,           # their positions
     setting:Setting, # everything but δ0 and δ1
     grid:Grid=Grid(),# those
-    side:int=None,   # GrabCut works on copies of this side, px; None: on the views themselves
     workers:int=1,   # threads; GrabCut lets them run side by side
 ): # yields (position, what `sweep_picture` gives, or the PictureError), in order
     "Every picture over a grid; what was measured before is not measured again"
     setting, waiting = replace(setting, params=replace(setting.params, delta0=0., delta1=1.)), deque()
     def measure(i):
-        try: return i, bench.sweeps(i, setting, grid, side)
+        try: return i, bench.sweeps(i, setting, grid)
         except PictureError as error: return i, error
     pool = ThreadPoolExecutor(workers)
     try:

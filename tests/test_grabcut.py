@@ -238,7 +238,7 @@ def test_without_a_place_for_machine_code():
 def test_any_seed(seed): assert grabcut(*blobs(0), seed=seed).shape == (18, 22)
 
 def test_refuses_an_unknown_kernel():
-    with pytest.raises(ValueError, match="'grid' or 'cv2', got 'gpu'"): grabcut(*blobs(0), kernel="gpu")
+    with pytest.raises(ValueError, match="one of grid, cv2, got 'gpu'"): grabcut(*blobs(0), kernel="gpu")
 
 @pytest.mark.parametrize("image, marks, told", [
     (np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), "float64"),

@@ -179,7 +179,7 @@ def test_attention_once_a_picture_and_flat_memory():
 
 def test_dragging_shows_fast_frames_and_drops_stale_work():
     async def drag():
-        tuner = ThresholdTuner(SCENES)
+        tuner = ThresholdTuner(SCENES, size=448)
         cuts, show = [], tuner.panels.show
         tuner.panels.show = lambda cut: (cuts.append(cut), show(cut))
         for d1 in (.5, .55, .6, .65):
@@ -192,9 +192,23 @@ def test_dragging_shows_fast_frames_and_drops_stale_work():
     assert [cut.exact for cut in cuts] == [False] * 4 + [True] and cuts[-1].setting.params.delta1 == .65 and "≈" not in told
 
 
+def test_small_views_are_exact_at_once():
+    async def drag():
+        tuner = ThresholdTuner(SCENES)
+        tuner.settler.work = None # not asked
+        tuner.controls.controls["deltas"].value = (.1, .6)
+        shown = tuner.panels.images["grabcut"].value
+        await asyncio.sleep(.3)
+        return tuner, shown
+    tuner, shown = asyncio.run(drag())
+    assert "≈" not in words(tuner) and tuner.panels.images["grabcut"].value == shown and not tuner.status.value.count("⚠")
+    tuner.settle()
+    assert tuner.panels.images["grabcut"].value == shown
+
+
 def test_a_failure_while_settling_is_told():
     async def fail():
-        tuner = ThresholdTuner(SCENES)
+        tuner = ThresholdTuner(SCENES, size=448)
         def broken(*args): raise RuntimeError("out of luck")
         tuner.settler.work, tuner.settler.pause = broken, .01
         tuner.controls.controls["ppd"].value = .2
