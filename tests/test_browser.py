@@ -123,7 +123,7 @@ def use_the_tuner(page, folder):
     page.locator(".locloc-panel-grabcut").wait_for(timeout=60_000)
     page.wait_for_function("() => document.querySelector('.locloc-panel-grabcut').naturalWidth > 100", timeout=30_000)
     mask, marks, was = pixels(page, "grabcut"), pixels(page, "trimap"), number(page, "delta0")
-    drag(page, "lower", 150)
+    drag(page, "lower", 220)
     until_changed(page, "trimap", marks); until_changed(page, "grabcut", mask); until_exact(page)
     assert number(page, "delta0") > was
     exact, before = pixels(page, "grabcut"), number(page, "delta1")
