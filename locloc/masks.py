@@ -99,7 +99,7 @@ PRESETS = {
     "released_code": GrabCutParams(.03, .10),
     "lowlevel": GrabCutParams(.05, .70, split=.40),
     "locloc-tiny": GrabCutParams(.12, .80, split=.40),
-    "lowlevel+locloc-tiny": GrabCutParams(.05, .70, split=.40),
+    "lowlevel+locloc-tiny": GrabCutParams(.12, .70, split=.30),
 }
 
 # %% ../nbs/05_masks.ipynb #05_masks-017
