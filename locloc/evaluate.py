@@ -311,7 +311,7 @@ def _header(dataset, judges, tools, command, counts, unknown, served): # served:
     if tools.attention is not None:
         facts = ", ".join(f"{k} {v}" for k, v in tools.attention.fingerprint.items() if k != "name" and v is not None)
         header["attention"] = f"{tools.attention.name} ({facts})"
-        header["GrabCut"] = f"{_thresholds(judges[0], tools)['GrabCut mask'][0]}, rounds {tools.params.iterations}, seed {tools.params.seed}"
+        header["GrabCut"] = f"{_thresholds(judges[0], tools)['GrabCut mask'][0]}, rounds {tools.params.iterations}, seed {tools.params.seed}, kernel {tools.params.kernel}"
     for name, model in (("model", tools.model), ("linear head", tools.linear)):
         if model is not None: header[name] = _describe_model(model)
     if unknown: header["not measured"] = f"classes: the classifier does not know {', '.join(unknown[:3])}{', …'*(len(unknown) > 3)}"
