@@ -11,7 +11,7 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm.auto import tqdm
 from .data import load_dataset
@@ -72,9 +72,13 @@ def download(
     return found if found == path else found.rename(path)
 
 # %% ../nbs/21_fetch.ipynb #21_fetch-010
-def _plain(member, folder):
+def _plain(member):
+    path = PurePosixPath(member.name.replace("\\", "/"))
     if not (member.isfile() or member.isdir()): raise ValueError(f"{member.name} is a link or a device")
-    return tarfile.data_filter(member, folder)
+    if path.is_absolute() or ".." in path.parts or ":" in member.name: raise ValueError(f"{member.name} leads out of the folder")
+    return member
+
+_FILTER = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 
 # %% ../nbs/21_fetch.ipynb #21_fetch-011
 def unpack(
@@ -83,10 +87,9 @@ def unpack(
     name, # the one folder that the archive holds
 ): # folder/name; raises ValueError and leaves nothing behind where the archive is not safe or not whole
     "Unpack an archive that is not trusted"
-    if not hasattr(tarfile, "data_filter"): raise ValueError("this Python is too old to unpack safely: 3.10.12, 3.11.4 or newer is needed")
     aside = folder/f".{name}-{os.getpid()}"
     try:
-        with tarfile.open(path) as archive: archive.extractall(aside, filter=_plain)
+        with tarfile.open(path) as archive: archive.extractall(aside, [_plain(member) for member in archive], **_FILTER)
         if not (aside/name).is_dir(): raise ValueError(f"no folder {name} in it")
         return (aside/name).rename(folder/name)
     except (tarfile.TarError, ValueError, EOFError, OSError) as error: raise ValueError(f"{path} was not unpacked: {error}") from None
