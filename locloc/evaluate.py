@@ -86,15 +86,20 @@ def _found(judge, seen): # method -> (K, 4) boxes
     return found
 
 # %% ../nbs/12_evaluate.ipynb #12_evaluate-010
+def _map_metrics(protocol): # MaxBoxAcc, MaxBoxAccV2 and PxAP, each one a method, made when the method is first seen
+    steps = dict(thresholds=np.arange(0, 1, protocol.step), inclusive=protocol.inclusive)
+    return (defaultdict(lambda: MaxBoxAcc((protocol.least_iou,), protocol.contours, **steps)), defaultdict(lambda: MaxBoxAccV2(**steps)),
+        defaultdict(lambda: PxAP(steps["thresholds"])))
+
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-011
 class _Judge: # counters of one protocol
     def __init__(self, protocol, threshold, chosen=None, mean=None): # chosen: method -> held-out threshold; mean: (1, 4) mean training box
         self.protocol, self.threshold, self.chosen, self.mean = protocol, threshold, chosen or {}, mean
         self.shares = [box[None] for box in trivial_boxes(protocol, SHARES)]
         self.boxes, self.classes = (defaultdict(lambda: LocalizationAccuracy(protocol.least_iou)) for _ in range(2))
-        steps = dict(thresholds=np.arange(0, 1, protocol.step), inclusive=protocol.inclusive)
-        self.sweeps, self.v2 = defaultdict(lambda: MaxBoxAcc((protocol.least_iou,), protocol.contours, **steps)), defaultdict(lambda: MaxBoxAccV2(**steps))
+        self.sweeps, self.v2, self.pixels = _map_metrics(protocol)
         self.masks, self.centred, self.labels = defaultdict(lambda: np.zeros(2)), np.zeros(len(SHARES)), Counter()
-        self.pixels, self.errors, self.ious, self.extremes = defaultdict(lambda: PxAP(steps["thresholds"])), defaultdict(lambda: ErrorTypes(protocol.least_iou)), defaultdict(lambda: np.zeros(20)), _Extremes()
+        self.errors, self.ious, self.extremes = defaultdict(lambda: ErrorTypes(protocol.least_iou)), defaultdict(lambda: np.zeros(20)), _Extremes()
 
     def update(self, seen, truth, true_mask, regions, label): # label: place in the classifier's scores, None: it does not know the class
         for name, key in _MASKS.items():
@@ -119,7 +124,7 @@ class _Judge: # counters of one protocol
             if key in seen: self.sweeps[name].update(seen[key], truth)
             if key in seen and p.threshold_rule == "sweep": self.v2[name].update(seen[key], truth)
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-012
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-013
 class _Extremes: # the pictures with the lowest and the highest IoU, in order
     def __init__(self, count=4): self.count, self.seen, self.worst, self.best = count, 0, [], []
 
@@ -132,7 +137,7 @@ class _Extremes: # the pictures with the lowest and the highest IoU, in order
     def rows(self): # [(IoU, (input, true boxes, boxes))]: the worst first, then the best
         return [(abs(v), p) for v, _, p in sorted(self.worst, key=lambda e: -e[0])], [(v, p) for v, _, p in sorted(self.best, key=lambda e: -e[0])]
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-014
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-015
 def _row(judge, table, method, figures, n, **more):
     return {"table": table, "protocol": judge.protocol.name, "method": method, **figures, **more, "n": int(n)}
 
@@ -147,7 +152,7 @@ def _thresholds(judge, tools): # method -> (the threshold behind its mask or box
 
 def _intervals(metric, wanted): return {name: [round(v, 2) for v in pair] for name, pair in metric.intervals().items() if name in wanted}
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-015
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-016
 def _box_rows(judge, tools):
     thresholds = _thresholds(judge, tools)
     for name, metric in judge.boxes.items():
@@ -167,7 +172,7 @@ def _box_rows(judge, tools):
         each = {f"MaxBoxAcc at IoU {iou}": percent for iou, percent in found["per_iou"].items()}
         yield _row(judge, "boxes", f"{name}, MaxBoxAccV2", {"MaxBoxAccV2": found["MaxBoxAcc"], **each}, n, threshold="the best for each IoU", origin="oracle")
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-016
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-017
 def _mask_rows(judge, tools):
     for name, (total, n) in judge.masks.items():
         yield _row(judge, "masks", name, {"mean IoU": 100*float(total/n)}, n, threshold=_thresholds(judge, tools)[name][0], origin="fixed")
@@ -187,7 +192,7 @@ def _class_rows(judge, tools):
         name = type((tools.model if key == "scores" else tools.linear).lfdm).__name__
         yield _row(judge, "classes", "linear head" if name == "LinearHead" else name, metric.compute(), metric.seen[3], intervals=_intervals(metric, metric.compute()))
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-018
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-019
 @dataclass(frozen=True)
 class Report:
     "What `evaluate` found: facts about the run, rows of figures, a figure after the paper's Fig. 4"
@@ -211,7 +216,7 @@ def _csv(report): # one line a figure
             if isinstance(value, float): lines.writerow((*(row[k] for k in ("table", "protocol", "method")), name, value, *row.get("intervals", {}).get(name, ("", "")), row.get("threshold", ""), row.get("origin", ""), row["n"]))
     return text.getvalue()
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-019
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-020
 def _save(report, folder): # report.md, .json, .csv and figures, each written aside and renamed
     folder.mkdir(parents=True, exist_ok=True)
     writers = {"report.json": lambda p: p.write_text(report.to_json(), encoding="utf-8"), "report.csv": lambda p: p.write_text(report.to_csv(), encoding="utf-8"),
@@ -225,7 +230,7 @@ def _save(report, folder): # report.md, .json, .csv and figures, each written as
             os.replace(aside, folder/name)
         finally: aside.unlink(missing_ok=True)
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-020
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-021
 _COLUMNS = {
     "boxes": ("Percent of pictures whose box is right; for Top-1 and Top-5 Loc the model's class must be right as well.",
               ("GT-known Loc", "95 %", "Top-1 Loc", "Top-5 Loc", "MaxBoxAccV2", "threshold", "origin")),
@@ -241,7 +246,7 @@ def _table(head, lines): # GitHub's tables, padded so that they read well as tex
     rule = "|" + "|".join("-"*(w + 1) + (":" if r else "-") for w, r in zip(widths, right)) + "|"
     return "\n".join([pad(head), rule, *map(pad, lines)])
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-021
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-022
 def _markdown(report):
     parts = [f"# {report.header['title']}", _table(("", ""), [(k, v) for k, v in report.header.items() if k != "title"])]
     for table, (meaning, columns) in _COLUMNS.items():
@@ -256,7 +261,7 @@ def _markdown(report):
     parts += [f"![{name}]({name}.png)\n\n{_CAPTIONS[name]}" for name in report.figures]
     return "\n\n".join(parts) + "\n"
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-023
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-024
 _CAPTIONS = {"curves": "Right boxes against the threshold of the map; dotted: GEG's threshold, where there is GEG.", "ious": "How many pictures have which IoU; dotted: what counts as right.",
     "extremes": "Worst and best pictures under the first protocol. Green: true box; dashed orange: predicted."}
 
@@ -278,7 +283,7 @@ def _curves(judges):
         if "GEG" in judge.sweeps: ax.axvline(judge.threshold, color="gray", ls=":")
     return _legend(figure, axes)
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-024
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-025
 def _iou_figure(judges):
     figure, axes = _panels(judges, "IoU with the nearest true box")
     for ax, judge in zip(axes, judges):
@@ -303,7 +308,7 @@ def _figures(judges): # name -> Figure, of what there is
     if judges[0].extremes.seen: figures["extremes"] = _extremes_figure(judges[0])
     return figures
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-026
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-027
 def _header(dataset, judges, tools, command, counts, unknown, served): # served: what another data set was for -> which it was, or None
     what = f"{dataset.name}, split {dataset.split}: {len(dataset)} pictures of {len(dataset.classes)} classes; {counts['boxes']} with boxes, {counts['masks']} with masks"
     header = {"title": f"{dataset.name}, {dataset.split} split: what and where", "data": what}
@@ -318,7 +323,7 @@ def _header(dataset, judges, tools, command, counts, unknown, served): # served:
     libraries = f"torch {version('torch')}, timm {version('timm')}, opencv {cv2.__version__}, numpy {np.__version__}, Python {platform.python_version()}"
     return header | {"command": command, "made with": f"locloc {__version__}, {libraries}"} | {name: which for name, which in served.items() if which}
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-027
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-028
 def _settings(judges, tools):
     models = {name: m for name, m in (("model", tools.model), ("linear", tools.linear)) if m is not None}
     return {
@@ -326,7 +331,7 @@ def _settings(judges, tools):
         "attention": tools.attention and tools.attention.fingerprint, "params": tools.params and asdict(tools.params), "ppd_threshold": tools.ppd_threshold,
         **{name: {"backbone": m.backbone.name, "weights_hash": m.backbone.weights_hash, "config": m.config} for name, m in models.items()}}
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-028
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-029
 def _describe_protocol(p):
     how = f"squashed to {p.resize}×{p.resize}" if p.squash else f"shorter side {p.resize}"
     if p.crop: how += f", centre crop {p.crop}"
@@ -343,7 +348,7 @@ def _command(): # what was typed
     name = Path(sys.argv[0]).name
     return "in a notebook" if name.startswith(("ipykernel", "colab")) else f"`{shlex.join([name, *sys.argv[1:]])}`"
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-030
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-031
 def _prepare(model, linear, attention, params, ppd_threshold, pool):
     if isinstance(attention, str): attention = load_attention(attention)
     if attention is not None:
@@ -355,7 +360,7 @@ def _prepare(model, linear, attention, params, ppd_threshold, pool):
     if linear is not None: linear = LocLoc(linear.backbone, None, linear.lfdm, linear.classes) # its class only
     return _Tools(model, linear, attention, params, ppd_threshold, pool)
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-031
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-032
 def _labels(dataset, tools): # dataset's class number -> the classifier's, None: not to be measured; names the classifier does not know
     model = next((m for m in (tools.model, tools.linear) if m is not None and m.lfdm is not None), None)
     if model is None: return [None]*len(dataset.classes), []
@@ -363,7 +368,7 @@ def _labels(dataset, tools): # dataset's class number -> the classifier's, None:
     unknown = [name for name in dataset.classes if name not in known]
     return [None if unknown else known[name] for name in dataset.classes], unknown
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-032
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-033
 def _run(dataset, judges, tools, batch_size, drawn, bar): # counts, rows of the figure
     (labels, unknown), counts, rows = _labels(dataset, tools), Counter(), []
     for start in range(0, len(dataset), batch_size):
@@ -383,7 +388,7 @@ def _run(dataset, judges, tools, batch_size, drawn, bar): # counts, rows of the 
         bar.update(len(samples))
     return counts, unknown, rows
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-033
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-034
 def _figure_row(seen, truth, judge, name, model): # what `fig4` wants, and a title: true class, predicted class, IoU
     row = {"picture": seen["input"], "true_boxes": truth, "title": name, **{k: seen.get(k) for k in ("attention", "ppd", "grabcut", "activation")}}
     if "scores" in seen: row["title"] += f"\n→ {model.classes[int(seen['scores'].argmax())]}"
@@ -393,7 +398,7 @@ def _figure_row(seen, truth, judge, name, model): # what `fig4` wants, and a tit
         if truth is not None: row["title"] += f", IoU {best_ious([row['pred_box']], truth, judge.protocol.inclusive)[0]:.2f}"
     return row
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-035
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-036
 def _held_out(held_out, tools, protocols, batch_size): # protocol's name -> {method -> threshold}
     judges = [_Judge(replace(p, threshold_rule="fixed"), .5) for p in protocols]
     _run(held_out, judges, replace(tools, params=None), batch_size, (), tqdm(total=len(held_out), disable=True))
@@ -407,7 +412,7 @@ def _means(train, protocols): # protocol's name -> (1, 4) mean training box or N
 
 def _served(dataset): return f"{dataset.name}, split {dataset.split}: {len(dataset)} pictures"
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-036
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-037
 def _asked(dataset, held_out, protocols): # protocols by name, each once; refuses what would give wrong figures
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1: raise ValueError("evaluate counts in one process: run it without torchrun")
     same = held_out is not None and held_out.name == dataset.name
@@ -417,13 +422,13 @@ def _asked(dataset, held_out, protocols): # protocols by name, each once; refuse
     if not protocols: raise ValueError("no protocol to evaluate under: name one or more")
     return list({p.name: p for p in protocols}.values())
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-037
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-038
 def _report(header, judges, tools, figure_rows):
     rows = [row for make in (_box_rows, _mask_rows, _error_rows, _class_rows) for judge in judges for row in make(judge, tools)]
     figures = (fig4(figure_rows), _figures(judges)) if figure_rows else (None, {})
     return Report(header, _settings(judges, tools), tuple(rows), *figures)
 
-# %% ../nbs/12_evaluate.ipynb #12_evaluate-038
+# %% ../nbs/12_evaluate.ipynb #12_evaluate-039
 def evaluate(
     dataset,                # Dataset
     model=None,             # LocLoc; either head may be missing. None: masks and trivial rows only
@@ -451,7 +456,6 @@ def evaluate(
         judges = [_Judge(p, model.threshold if model is not None else .5, chosen.get(p.name), means.get(p.name)) for p in protocols]
         counts, unknown, figure_rows = _run(dataset, judges, tools, batch_size, drawn, bar)
     served = {"mean training box": mean_of, "held-out thresholds": _served(held_out) if any(chosen.values()) else None}
-    header = _header(dataset, judges, tools, command or _command(), counts, unknown, served)
-    report = _report(header, judges, tools, figure_rows)
+    report = _report(_header(dataset, judges, tools, command or _command(), counts, unknown, served), judges, tools, figure_rows)
     if folder is not None: report.save(folder)
     return report

@@ -306,8 +306,7 @@ class ThresholdTuner(_Tuner):
         first = first_setting(self.bench)
         setting = replace(first, params=params or first.params, ppd=first.ppd if ppd is None else ppd)
         self.status, self.panels = Status(), PanelGrid()
-        self.picker = Picker(self.bench.dataset, self.status)
-        self.controls = SettingControls(setting, self.bench.sources, self.status)
+        self.picker, self.controls = Picker(self.bench.dataset, self.status), SettingControls(setting, self.bench.sources, self.status)
         self.settler, self.files = Settler(self.bench.cut, self._show, self._fail), _files(self)
         self.controls.children[-1].children += (self.files,)
         super().__init__([self.picker, self.controls, self.status, self.panels], layout=widgets.Layout(width="100%", overflow="hidden"))
@@ -318,10 +317,10 @@ class ThresholdTuner(_Tuner):
     def _request(self, change=None): # a control changed: panels now; if they are not exact, exact ones when it rests
         if not len(self.bench) or _loop() is None: return self.settle()
         self.settler.cancel()
-        try: self._show(cut := self.bench.cut(self.index, self.setting, True))
-        except Exception as error: self._fail(error)
-        else:
+        try:
+            self._show(cut := self.bench.cut(self.index, self.setting, True))
             if not cut.exact: self.settler(self.index, self.setting)
+        except Exception as error: self._fail(error)
 
     def _show(self, cut): self.panels.show(cut); self.status.say(explain(cut.marks))
     def _fail(self, error): self.panels.clear(); self.status.fail(error)
