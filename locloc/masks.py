@@ -119,8 +119,9 @@ def grabcut_mask(
     "The GrabCut-Enhanced mask $M^G$"
     size = image.size if isinstance(image, PreparedPicture) else np.shape(image)[:2]
     marks = trimap(attention, params.delta0, params.delta1, size, params.split)
-    if isinstance(image, PreparedPicture): return image.cut(marks, params.iterations, params.seed)
-    return grabcut(image, marks, params.iterations, params.seed, params.kernel)
+    if not isinstance(image, PreparedPicture): return grabcut(image, marks, params.iterations, params.seed, params.kernel)
+    if params.kernel != "grid": raise ValueError(f"a prepared picture is cut by the kernel grid, not {params.kernel}")
+    return image.cut(marks, params.iterations, params.seed)
 
 # %% ../nbs/05_masks.ipynb #05_masks-028
 def _mask_name(id):

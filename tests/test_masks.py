@@ -10,7 +10,7 @@ from PIL import Image
 from locloc.attention import load_attention
 from locloc.boxes import box_iou, boxes_from_map
 from locloc.data import Dataset, load_dataset
-from locloc.grabcut import grabcut
+from locloc.grabcut import PreparedPicture, grabcut
 from locloc.masks import PPD_THRESHOLDS, GrabCutParams, MaskStore, choose_params, grabcut_mask, make_masks, ppd_mask, trimap
 
 SCENES = dict(split="train", count=8, size=96)
@@ -193,3 +193,11 @@ def test_photographs_grabcut_beats_the_hard_threshold():
     rows = choose_params(dataset, grid=[GrabCutParams.preset("lowlevel")], thresholds=(PPD_THRESHOLDS["lowlevel"],), workers=2)
     found = {row["method"]: row["gt_known"] for row in rows}
     assert found["GrabCut"] >= 78 and found["GrabCut"] > found["PPD"] + 5
+
+
+def test_a_prepared_picture_has_the_same_masks_and_one_kernel():
+    picture, attention = load_dataset("scenes", count=1)[0].picture, np.linspace(0, 1, 196, dtype=np.float32).reshape(14, 14)
+    ready = PreparedPicture(picture)
+    for params in (GrabCutParams(.2, .8, split=.5), GrabCutParams(.1, .6)):
+        assert np.array_equal(grabcut_mask(ready, attention, params), grabcut_mask(picture, attention, params))
+    with pytest.raises(ValueError, match="kernel grid, not cv2"): grabcut_mask(ready, attention, GrabCutParams(kernel="cv2"))
