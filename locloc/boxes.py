@@ -8,6 +8,7 @@ __all__ = ['CONTOURS', 'box_iou', 'as_bytes', 'boxes_from_map', 'mask_box', 'sca
 # %% ../nbs/00_boxes.ipynb #00_boxes-003
 import cv2
 import numpy as np
+from numba import njit
 
 # %% ../nbs/00_boxes.ipynb #00_boxes-005
 def _as_boxes(boxes):
@@ -36,6 +37,22 @@ def box_iou(
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 # %% ../nbs/00_boxes.ipynb #00_boxes-012
+def _jit(function):
+    "Compiled without the interpreter's lock; kept on disk if there is a place for it"
+    try: return njit(function, cache=True, nogil=True, error_model="numpy")
+    except RuntimeError: return njit(function, nogil=True, error_model="numpy")
+
+@_jit
+def _times_255(score_map): # (H, W) float -> the same in whole numbers; are all values in [0, 1]?
+    pixels, right = np.empty(score_map.shape, np.uint8), True
+    for y in range(score_map.shape[0]):
+        for x in range(score_map.shape[1]):
+            value = np.float64(score_map[y, x])
+            right &= (value >= 0) & (value <= 1)
+            pixels[y, x] = np.uint8(np.int32(value*255))
+    return pixels, right
+
+# %% ../nbs/00_boxes.ipynb #00_boxes-013
 def as_bytes(
     score_map, # (H, W) float in [0, 1], or bool
 ): # (H, W) uint8, cut off, not rounded; raises ValueError on anything else
@@ -43,12 +60,11 @@ def as_bytes(
     score_map = np.asarray(score_map)
     if score_map.ndim != 2 or score_map.size == 0 or score_map.dtype.kind not in "fb":
         raise ValueError(f"score_map must be (H, W) float in [0, 1] or bool, got {score_map.dtype} {score_map.shape}")
-    low, high = score_map.min(), score_map.max()
-    if not (low >= 0 and high <= 1):
-        raise ValueError(f"score_map must be finite and in [0, 1], got values from {low} to {high}")
-    return np.multiply(score_map, 255, dtype=np.float64).astype(np.uint8)
+    pixels, right = _times_255(np.ascontiguousarray(score_map, dtype=None if score_map.dtype in (np.float32, np.float64) else np.float64))
+    if not right: raise ValueError(f"score_map must be finite and in [0, 1], got values from {score_map.min()} to {score_map.max()}")
+    return pixels
 
-# %% ../nbs/00_boxes.ipynb #00_boxes-013
+# %% ../nbs/00_boxes.ipynb #00_boxes-014
 CONTOURS = ("largest", "pixels", "all")
 
 def _outlines(kept, rule):
@@ -60,7 +76,7 @@ def _outlines(kept, rule):
     if rule == "largest" and len(found) > 1: found = [max(found, key=cv2.contourArea)]
     return [cv2.boundingRect(o) for o in found]
 
-# %% ../nbs/00_boxes.ipynb #00_boxes-014
+# %% ../nbs/00_boxes.ipynb #00_boxes-015
 def boxes_from_map(
     score_map, # (H, W) float in [0, 1], or bool
     thresholds, # shares of the map's largest value, [0, 1]; one number or many
@@ -81,7 +97,7 @@ def boxes_from_map(
         known[step] = boxes if len(boxes) else np.zeros((1, 4))
     return [known[step] for step in steps]
 
-# %% ../nbs/00_boxes.ipynb #00_boxes-022
+# %% ../nbs/00_boxes.ipynb #00_boxes-023
 def mask_box(
     mask, # (H, W) bool
 ): # (1, 4) float64 x0 y0 x1 y1, px; an empty mask: 0 0 0 0
@@ -89,7 +105,7 @@ def mask_box(
     ys, xs = (np.flatnonzero(np.any(mask, axis)) for axis in (1, 0))
     return np.array([[xs[0], ys[0], xs[-1] + 1, ys[-1] + 1] if len(xs) else [0] * 4], dtype=np.float64)
 
-# %% ../nbs/00_boxes.ipynb #00_boxes-025
+# %% ../nbs/00_boxes.ipynb #00_boxes-026
 def scale_boxes(
     boxes, # (N, 4) x0 y0 x1 y1, px of a picture of `from_size`
     from_size, # (H, W) px
@@ -99,7 +115,7 @@ def scale_boxes(
     (h0, w0), (h1, w1) = from_size, to_size
     return _as_boxes(boxes) * np.tile([w1, h1], 2) / np.tile([w0, h0], 2)
 
-# %% ../nbs/00_boxes.ipynb #00_boxes-026
+# %% ../nbs/00_boxes.ipynb #00_boxes-027
 def crop_boxes(
     boxes, # (N, 4) x0 y0 x1 y1, px
     window, # (4,) x0 y0 x1 y1, px of the same picture
@@ -109,7 +125,7 @@ def crop_boxes(
     corners = np.clip(_as_boxes(boxes).reshape(-1, 2, 2), window[:2], window[2:]) - window[:2]
     return corners.reshape(-1, 4)
 
-# %% ../nbs/00_boxes.ipynb #00_boxes-030
+# %% ../nbs/00_boxes.ipynb #00_boxes-031
 def centred_box(
     size, # (H, W) px
     share, # box side / picture side, (0, 1]

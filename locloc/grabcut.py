@@ -8,28 +8,23 @@ __all__ = ['KERNELS', 'GAMMA', 'COMPONENTS', 'UNIT', 'PreparedPicture', 'grabcut
 # %% ../nbs/04_grabcut.ipynb #04_grabcut-003
 import cv2
 import numpy as np
-from numba import njit
+
+from .boxes import _jit
 
 # %% ../nbs/04_grabcut.ipynb #04_grabcut-005
-def _jit(function):
-    "Compiled without the interpreter's lock; kept on disk if there is a place for it"
-    try: return njit(function, cache=True, nogil=True, error_model="numpy")
-    except RuntimeError: return njit(function, nogil=True, error_model="numpy")
-
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-006
 KERNELS = "grid", "cv2"     # ours; OpenCV's, the reference
 GAMMA, COMPONENTS = 50, 5 # weight of the links, Gaussians a side (as OpenCV)
 UNIT = 256                # capacities are whole numbers: this many are 1 in the energy
 _FAR = np.int32(1 << 30)  # no way to a sink
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-008
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-007
 def _check_image(image):
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"image must be (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}")
     return np.array(image, order="C")
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-009
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-008
 def _check_trimap(trimap, size, iterations):
     trimap = np.asarray(trimap)
     if trimap.dtype != np.uint8 or trimap.shape != size:
@@ -38,13 +33,13 @@ def _check_trimap(trimap, size, iterations):
     if iterations < 1: raise ValueError(f"iterations must be at least 1, got {iterations}")
     return np.array(trimap, order="C")
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-010
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-009
 def _undecided(trimap):
     "Is there a choice: both sides, and uncertain pixels"
     start = trimap & 1
     return start.any() and not start.all() and (trimap > 1).any()
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-014
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-013
 @_jit
 def _contrast(image):
     "Squared distances (H, W, 4) of a pixel's colour to those E, S, SE and SW of it, -1 beyond the edge, and their sum"
@@ -60,7 +55,7 @@ def _contrast(image):
                 total += out[y, x, k]
     return out, total
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-015
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-014
 @_jit
 def _link_table(h, w, total):
     "Links by squared distance, as long as any are left: (n, 2) for straight and diagonal neighbours"
@@ -72,7 +67,7 @@ def _link_table(h, w, total):
         out[i, 0], out[i, 1] = int(weight + .5), int(weight / np.sqrt(2.) + .5)
     return out
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-016
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-015
 @_jit
 def _make_links(image):
     "(H, W, 4) int16 to the neighbours E, S, SE, SW, in units"
@@ -86,7 +81,7 @@ def _make_links(image):
                 if 0 <= d < len(table): out[y, x, k] = table[d, k // 2]
     return out
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-018
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-017
 @_jit
 def _name_colours(image, bits):
     "(H, W) int32 number of each pixel's colour in order of appearance, and how many there are"
@@ -101,7 +96,7 @@ def _name_colours(image, bits):
             colours[y, x] = names[name]
     return colours, n
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-019
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-018
 @_jit
 def _take_moments(image, colours, n):
     "(n, 9): means of r, g, b, rr, rg, rb, gg, gb, bb over the pixels of each colour"
@@ -115,7 +110,7 @@ def _take_moments(image, colours, n):
         for k in range(9): out[i, k] /= count[i]
     return out
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-022
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-021
 @_jit
 def _make_noise(seed):
     "4096 exponential random numbers (xorshift)"
@@ -127,7 +122,7 @@ def _make_noise(seed):
         out[i] = -np.log((float(state >> np.uint64(12)) + .5) / 2**52)
     return out
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-023
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-022
 @_jit
 def _draw(which, weight, near, noise, turn):
     "Position drawn in proportion to weight x near"
@@ -137,7 +132,7 @@ def _draw(which, weight, near, noise, turn):
         if score < least: least, chosen = score, i
     return chosen
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-024
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-023
 @_jit
 def _come_near(moments, which, weight, seed, near, out):
     "Squared distance to the nearest seed with one more of them, and its weighted sum"
@@ -148,7 +143,7 @@ def _come_near(moments, which, weight, seed, near, out):
         total += weight[i] * out[i]
     return total
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-025
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-024
 @_jit
 def _sow(moments, which, weight, noise):
     "(5,) seeds of k-means++, the best of three draws each, as OpenCV"
@@ -164,7 +159,7 @@ def _sow(moments, which, weight, noise):
             if total < least: least, seeds[k] = total, seed
     return seeds
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-026
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-025
 @_jit
 def _regroup(moments, which, weight, centres, labels, sums):
     "Each colour to its nearest centre; how many changed"
@@ -180,7 +175,7 @@ def _regroup(moments, which, weight, centres, labels, sums):
         for k, v in enumerate((1., r, g, b)): sums[at, k] += w * v
     return changed
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-027
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-026
 @_jit
 def _kmeans(moments, which, weight, noise):
     "Cluster (n,) of each colour of a side after at most ten rounds, as OpenCV"
@@ -195,7 +190,7 @@ def _kmeans(moments, which, weight, noise):
                 if sums[k, 0]: centres[k, c] = sums[k, c + 1] / sums[k, 0]
     return labels
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-029
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-028
 @_jit
 def _gaussian(share, r, g, b, rr, rg, rb, gg, gb, bb):
     "11 numbers from a share of the pixels, means and second moments"
@@ -206,7 +201,7 @@ def _gaussian(share, r, g, b, rr, rg, rb, gg, gb, bb):
     return (np.log(share) - .5 * np.log(det), -.5 * np.log(det), r, g, b, (gg * bb - gb * gb) / det, (rb * gb - rg * bb) / det,
         (rg * gb - rb * gg) / det, (rr * bb - rb * rb) / det, (rg * rb - rr * gb) / det, (rr * gg - rg * rg) / det)
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-030
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-029
 @_jit
 def _fit(moments, which, weight, labels, out):
     "Gaussians (5, 11) of a side's clusters; the logarithms of an empty one are minus infinity"
@@ -222,14 +217,14 @@ def _fit(moments, which, weight, labels, out):
             row = _gaussian(n / total, s[0] / n, s[1] / n, s[2] / n, s[3] / n, s[4] / n, s[5] / n, s[6] / n, s[7] / n, s[8] / n)
             for c, v in enumerate(row): out[k, c] = v
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-031
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-030
 @_jit
 def _distance(gaussian, r, g, b):
     "Half the squared Mahalanobis distance"
     r, g, b = r - gaussian[2], g - gaussian[3], b - gaussian[4]
     return .5 * (gaussian[5] * r * r + gaussian[8] * g * g + gaussian[10] * b * b) + gaussian[6] * r * g + gaussian[7] * r * b + gaussian[9] * g * b
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-032
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-031
 @_jit
 def _assign(gaussians, moments, which, labels):
     "Each colour to the Gaussian whose density is highest there, whatever its share"
@@ -239,7 +234,7 @@ def _assign(gaussians, moments, which, labels):
             score = gaussians[k, 1] - _distance(gaussians[k], moments[m, 0], moments[m, 1], moments[m, 2])
             if score > best: best, labels[i] = score, k
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-033
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-032
 @_jit
 def _count_side(colours, n, mask, side):
     "Which colours there are on a side, and by how many pixels"
@@ -253,7 +248,7 @@ def _count_side(colours, n, mask, side):
             k += 1
     return which[:k], weight[:k]
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-034
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-033
 @_jit
 def _learn(moments, colours, mask, noise, gaussians, first):
     "Gaussians (2, 5, 11) of background and foreground, in place; the first time from k-means"
@@ -266,7 +261,7 @@ def _learn(moments, colours, mask, noise, gaussians, first):
         _assign(gaussians[side], moments, which, labels)
         _fit(moments, which, weight, labels, gaussians[side])
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-035
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-034
 @_jit
 def _log_density(gaussians, r, g, b, logs):
     top, total = -np.inf, 0.
@@ -277,7 +272,7 @@ def _log_density(gaussians, r, g, b, logs):
         if logs[k] > top - 40: total += np.exp(logs[k] - top)
     return top + np.log(total)
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-036
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-035
 @_jit
 def _weigh(moments, colours, trimap, gaussians):
     "Log odds of foreground of every colour that an uncertain pixel has, in units, at most λ = 9γ; 0 for others"
@@ -292,7 +287,7 @@ def _weigh(moments, colours, trimap, gaussians):
         out[i] = int(np.floor(min(max(v, -9. * GAMMA), 9. * GAMMA) * UNIT + .5))
     return out
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-040
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-039
 @_jit
 def _make_graph(trimap, colours, odds, links, old):
     "room (n, 8) int16 for E, W, S, N, SE, NW, SW, NE and excess (n,) int32 of a framed picture; old of length 0: no flow yet"
@@ -316,11 +311,11 @@ def _make_graph(trimap, colours, odds, links, old):
                 elif t2 > 1: excess[j] += c if t else -c
     return room, excess
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-042
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-041
 @_jit
 def _steps(W): return np.array([1, -1, W, -W, W + 1, -W - 1, W - 1, 1 - W])
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-043
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-042
 @_jit
 def _search(room, excess, W, far, order):
     "Steps of every node to the nearest sink, the nodes that have a way in order, and their number"
@@ -340,7 +335,7 @@ def _search(room, excess, W, far, order):
                 n += 1
     return n
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-044
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-043
 @_jit
 def _queue_up(excess, order, reached, queue, waiting):
     "Nodes that have excess and a way to a sink, the farthest first; how many"
@@ -351,7 +346,7 @@ def _queue_up(excess, order, reached, queue, waiting):
             n += 1
     return n
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-045
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-044
 @_jit
 def _push(room, excess, steps, far, queue, waiting, tail, left):
     "`left` turns of the nodes in the queue: each gives what neighbours nearer to a sink can take, and steps back if that is not all"
@@ -380,7 +375,7 @@ def _push(room, excess, steps, far, queue, waiting, tail, left):
         excess[i] = e
     for k in range(head, tail): waiting[queue[k & mask]] = False
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-047
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-046
 @_jit
 def _turn(room, excess, W):
     "Sources become sinks, in place"
@@ -391,7 +386,7 @@ def _turn(room, excess, W):
             j = i + steps[d]
             room[i, d], room[j, d + 1] = room[j, d + 1], room[i, d]
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-048
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-047
 @_jit
 def _cut(room, excess, W):
     "Maximum flow, in place; steps of every node to the nearest sink that is left, `_FAR` where it is foreground"
@@ -410,7 +405,7 @@ def _cut(room, excess, W):
         _search(room, excess, W, far, order)
     return far
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-049
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-048
 @_jit
 def _read_mask(trimap, far):
     h, w = trimap.shape
@@ -419,13 +414,13 @@ def _read_mask(trimap, far):
         for x in range(w): out[y, x] = far[(y + 1) * (w + 2) + x + 1] == _FAR if trimap[y, x] > 1 else trimap[y, x] == 1
     return out
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-055
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-054
 @_jit
 def _prepare(image, bits):
     colours, n = _name_colours(image, bits)
     return colours, _take_moments(image, colours, n), _make_links(image)
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-056
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-055
 @_jit
 def _grabcut(trimap, colours, moments, links, iterations, seed, room):
     "Mask, and the room its last cut left"
@@ -438,7 +433,7 @@ def _grabcut(trimap, colours, moments, links, iterations, seed, room):
         mask = _read_mask(trimap, _cut(room, excess, trimap.shape[1] + 2))
     return mask, room
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-057
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-056
 class PreparedPicture:
     "A picture whose links and colours are computed once, to be cut by many trimaps: the masks of `grabcut`, sooner (for sliders and sweeps)"
     def __init__(self,
@@ -460,13 +455,13 @@ class PreparedPicture:
         mask, self._room = _grabcut(trimap, *self._parts, iterations, np.uint64(seed % 2**64), self._room)
         return mask
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-059
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-058
 def _opencv(image, trimap, iterations, seed):
     cv2.setRNGSeed(seed)
     cv2.grabCut(image, trimap, None, np.zeros((1, 65)), np.zeros((1, 65)), iterations, cv2.GC_INIT_WITH_MASK)
     return (trimap & 1).astype(bool)
 
-# %% ../nbs/04_grabcut.ipynb #04_grabcut-060
+# %% ../nbs/04_grabcut.ipynb #04_grabcut-059
 def grabcut(
     image:np.ndarray,  # (H, W, 3) uint8 RGB
     trimap:np.ndarray, # (H, W) uint8, codes 0 to 3; not changed
