@@ -189,7 +189,7 @@ class Evaluate:
     held_out:str|None=None    # split on which thresholds of maps are chosen, such as train; None: no such rows
     source:tyro.conf.OmitArgPrefixes[Source]=Source()
     out:Path=Path("runs/report") # folder for the report
-    workers:int=os.cpu_count() or 1 # threads that open pictures and cut masks
+    workers:int=os.cpu_count() or 1 # threads that open pictures, cut masks and sweep thresholds
 
     def run(self):
         if not self.protocol: raise ValueError("no protocol given: --protocol NAME [NAME ...]")

@@ -101,7 +101,7 @@ class _Judge: # counters of one protocol
         self.masks, self.centred, self.labels = defaultdict(lambda: np.zeros(2)), np.zeros(len(SHARES)), Counter()
         self.errors, self.ious, self.extremes = defaultdict(lambda: ErrorTypes(protocol.least_iou)), defaultdict(lambda: np.zeros(20)), _Extremes()
 
-    def update(self, seen, truth, true_mask, regions, label): # label: place in the classifier's scores, None: it does not know the class
+    def update(self, seen, truth, true_mask, regions, label): # label: place in the classifier's scores, None: it does not know the class. What is left to sweep: [(metric, map, true boxes)]
         for name, key in _MASKS.items():
             if key in seen and true_mask is not None: self.masks[name] += mask_iou(seen[key] > (self.threshold if key == "activation" else .5), true_mask), 1
         for name, key in _MAPS.items():
@@ -110,6 +110,9 @@ class _Judge: # counters of one protocol
             if key in seen and label is not None: self.classes[key].update(seen[key], label)
         if label is not None: self.labels[label] += 1
         if truth is not None: self._judge_boxes(seen, truth, label)
+        return [] if truth is None else [(metric, seen[key], truth) for name, key in _MAPS.items() if key in seen for metric in self._sweeping(name)]
+
+    def _sweeping(self, name): return (self.sweeps[name], self.v2[name]) if self.protocol.threshold_rule == "sweep" else (self.sweeps[name],)
 
     def _judge_boxes(self, seen, truth, label):
         p, found, scores = self.protocol, _found(self, seen), None if label is None else seen.get("scores")
@@ -120,9 +123,6 @@ class _Judge: # counters of one protocol
             if len(found[name]) == 1: self.errors[name].update(found[name] + last, truth + last, scores is None or int(np.argmax(scores)) == label)
             if name == ("GEG" if "GEG" in found else "GrabCut mask"): self.extremes.update(iou, seen["input"], truth, found[name])
         self.centred += best_ious(self.shares, truth, p.inclusive) >= p.least_iou
-        for name, key in _MAPS.items():
-            if key in seen: self.sweeps[name].update(seen[key], truth)
-            if key in seen and p.threshold_rule == "sweep": self.v2[name].update(seen[key], truth)
 
 # %% ../nbs/12_evaluate.ipynb #12_evaluate-013
 class _Extremes: # the pictures with the lowest and the highest IoU, in order
@@ -373,7 +373,7 @@ def _run(dataset, judges, tools, batch_size, drawn, bar): # counts, rows of the 
     (labels, unknown), counts, rows = _labels(dataset, tools), Counter(), []
     for start in range(0, len(dataset), batch_size):
         samples = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
-        opened, looks = list(tools.pool.map(lambda s: (s.picture, s.mask, s.ignore), samples)), {} # looks: geometry -> what was seen
+        opened, looks, sweeps = list(tools.pool.map(lambda s: (s.picture, s.mask, s.ignore), samples)), {}, [] # looks: geometry -> what was seen
         counts.update(boxes=sum(s.boxes is not None for s in samples), masks=sum(mask is not None for _, mask, _ in opened))
         for judge in judges:
             p = judge.protocol
@@ -382,9 +382,10 @@ def _run(dataset, judges, tools, batch_size, drawn, bar): # counts, rows of the 
             for i, (sample, (picture, mask, ignore), seen) in enumerate(zip(samples, opened, looks[geometry])):
                 seen = _widened(p, seen)
                 truth = None if sample.boxes is None else p.boxes(sample.boxes, picture.shape[:2], p.inclusive)
-                judge.update(seen, truth, *((None, None) if mask is None else (p.mask(mask), p.regions(mask, ignore))), labels[sample.label])
+                sweeps += judge.update(seen, truth, *((None, None) if mask is None else (p.mask(mask), p.regions(mask, ignore))), labels[sample.label])
                 if judge is judges[0] and start + i in drawn:
                     rows.append(_figure_row(seen, truth, judge, dataset.classes[sample.label], tools.model))
+        for (metric, *_), answers in zip(sweeps, tools.pool.map(lambda sweep: sweep[0].answers(*sweep[1:]), sweeps)): metric.add(answers)
         bar.update(len(samples))
     return counts, unknown, rows
 
@@ -439,7 +440,7 @@ def evaluate(
     linear=None,            # LocLoc with a linear head, to compare classifiers
     folder=None,            # where to save the report; None: nowhere
     progress=True,          # show a bar
-    workers=None,           # threads that open pictures and cut masks; None: one a core, at most 8
+    workers=None,           # threads that open pictures, cut masks and sweep thresholds; None: one a core, at most 8
     batch_size=16,          # pictures a pass
     pictures=6,             # rows of the figure; 0: none
     command=None,           # what the report says it was made by; None: the command line

@@ -7,16 +7,14 @@ __all__ = ['ERROR_TYPES', 'share_interval', 'class_rank', 'LocalizationAccuracy'
            'MaxBoxAccV2', 'PxAP', 'error_type', 'ErrorTypes']
 
 # %% ../nbs/09_metrics.ipynb #09_metrics-003
-from bisect import bisect_left
 from collections import Counter
 
-import cv2
 import numpy as np
 import torch
 import torch.distributed as dist
 from scipy.stats import binom
 
-from .boxes import as_bytes, box_iou, boxes_from_map
+from .boxes import _jit, as_bytes, box_iou, boxes_from_map
 
 # %% ../nbs/09_metrics.ipynb #09_metrics-005
 def _summed(counts): # float64 array of counters -> the same, summed over all processes
@@ -105,71 +103,201 @@ def best_ious(
     return np.maximum.reduceat(box_iou(np.concatenate(boxes), gt_boxes, inclusive).max(1), starts)
 
 # %% ../nbs/09_metrics.ipynb #09_metrics-024
-def _spans(most, cuts): # (W,) largest value of each column, (T,) -> lists of first and last + 1 column that exceed each cut
-    ends = [np.searchsorted(np.maximum.accumulate(m), cuts, "right") for m in (most, most[::-1])]
-    return ends[0].tolist(), (len(most) - ends[1]).tolist()
+_DY, _DX = (0, 1, 1, 1, 0, -1, -1, -1), (1, 1, 0, -1, -1, -1, 0, 1)
+_EAST, _WEST = 0, 4 # of the eight neighbours, clockwise
+_SEEN, _ENDS = 1, 2 # marks: an outline's pixel, one with nothing to its east
 
-def _largest(pixels, cut, corner): # what exceeds the cut -> largest area, second largest, x0 y0 x1 y1 of the largest
-    shape = cv2.threshold(pixels, cut, 1, cv2.THRESH_BINARY)[1]
-    found = cv2.findContours(shape, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=corner)[0]
-    areas = [cv2.contourArea(outline) for outline in found]
-    best = max(range(len(areas)), key=areas.__getitem__)
-    x, y, w, h = cv2.boundingRect(found[best])
-    return areas.pop(best), max(areas, default=0.), (x, y, x + w, y + h)
-
-# %% ../nbs/09_metrics.ipynb #09_metrics-025
-class _Sweep: # one map's largest contour, right or wrong at each of T ascending cuts
-    def __init__(self, pixels, cuts, gt_boxes, ious, inclusive):
-        self.pixels, self.cuts, self.ious, self.more = pixels, cuts.tolist(), ious, int(inclusive)
-        self.truths = [(*box, (box[2] - box[0] + self.more)*(box[3] - box[1] + self.more)) for box in gt_boxes.tolist()]
-        (self.x0, self.x1), (self.y0, self.y1) = (_spans(pixels.max(axis), cuts) for axis in (0, 1))
-        self.right = np.zeros((len(ious), len(cuts)), dtype=bool)
-
-    def parts(self, box): # for each true box: area shared with `box`, area of `box`, area of the true box
-        h, w = self.pixels.shape
-        x0, y0, x1, y1 = box[0], box[1], min(box[2], w - self.more), min(box[3], h - self.more)
-        area = (x1 - x0 + self.more)*(y1 - y0 + self.more)
-        return [(max(0, min(x1, c) - max(x0, a) + self.more)*max(0, min(y1, d) - max(y0, b) + self.more), area, true)
-            for a, b, c, d, true in self.truths]
-
-    def look(self, k): # draw the contours at cut k
-        x0, y0, x1, y1 = self.x0[k], self.y0[k], self.x1[k], self.y1[k]
-        largest, second, box = _largest(self.pixels[y0:y1, x0:x1], self.cuts[k], (x0, y0))
-        parts = self.parts(box)
-        best = max(shared/(area + true - shared) if shared else 0. for shared, area, true in parts)
-        self.right[:, k] = [best >= iou for iou in self.ious]
-        return largest, second, parts
+@_jit
+def _follow(pixels, cut, y, x, turn, marks): # outline through (y, x), with nothing at its neighbour `turn` -> twice its area, below 0 round a hole; x0 y0 x1 y1; y where x is x0
+    w, near, marks = pixels.shape[1], pixels.ravel(), marks.ravel()
+    steps = (1, w + 1, w, w - 1, -1, -w - 1, -w, 1 - w)
+    first, x0, y0, x1, y1, y_left, area = y*w + x, x, y, x, y, y, 0
+    for _ in range(8):
+        if near[first + steps[turn]] > cut: break
+        turn = (turn + 1) & 7
+    else:
+        marks[first] = _ENDS
+        return 0, x, y, x + 1, y + 1, y
+    at, last = first, first + steps[turn]
+    while True:
+        turn, mark = (turn - 1) & 7, _SEEN
+        while near[at + steps[turn]] <= cut:
+            if turn == _EAST: mark = _ENDS
+            turn = (turn - 1) & 7
+        marks[at] = max(marks[at], mark)
+        closes, at = at == last, at + steps[turn]
+        area += _DX[turn]*y - x*_DY[turn]
+        y, x = y + _DY[turn], x + _DX[turn]
+        if x < x0: x0, y_left = x, y
+        x1, y0, y1 = max(x1, x), min(y0, y), max(y1, y)
+        if closes and at == first: return area, x0, y0, x1 + 1, y1 + 1, y_left
+        turn = (turn + 4) & 7
 
 # %% ../nbs/09_metrics.ipynb #09_metrics-026
-def _settled(low, high, ious): # what was drawn at two cuts -> right or wrong for all between, a list, one an IoU; None: not known
-    if not (high[0] > low[1] and 2*high[0] > low[0]): return None
-    bound = lambda inner, outer: max(i/(true + area - o) if i else 0. for (i, _, true), (o, area, _) in zip(inner, outer))
-    least, most = bound(high[2], low[2]), bound(low[2], high[2])
-    return [least >= iou for iou in ious] if all(least >= iou + 1e-9 or most < iou - 1e-9 for iou in ious) else None
+@_jit
+def _extent(columns, rows, cut): # largest value of each -> x0 y0 x1 y1 of what exceeds the cut, if anything does
+    x0 = y0 = 0
+    x1, y1 = len(columns), len(rows)
+    while columns[x0] <= cut: x0 += 1
+    while columns[x1 - 1] <= cut: x1 -= 1
+    while rows[y0] <= cut: y0 += 1
+    while rows[y1 - 1] <= cut: y1 -= 1
+    return x0, y0, x1, y1
 
-def _last_possible(sweep): # cuts above it are wrong: the extent of all that exceeds them covers too little of every true box
-    least = min(sweep.ious) - 1e-9
-    extents = list(zip(sweep.x0, sweep.y0, sweep.x1, sweep.y1))
-    return max(bisect_left(extents, True, key=lambda e: all(shared < least*true for shared, _, true in sweep.parts(e))) - 1, 0)
+@_jit
+def _find_starts(pixels, w, cut, starts): # rows in one, from the north west of the first pixel: 1 where an outline may begin
+    here, west, north_west, north, north_east = pixels[w + 1:], pixels[w:], pixels, pixels[1:], pixels[2:]
+    for i in range(len(starts)):
+        starts[i] = np.uint8(here[i] > cut) & np.uint8(west[i] <= cut) & np.uint8(north_west[i] <= cut) & np.uint8(north[i] <= cut) & np.uint8(north_east[i] <= cut)
+
+@_jit
+def _add_holes(pixels, w, cut, starts): # the same where that of a hole to the east may begin
+    here, east, north_east = pixels[w + 1:], pixels[w + 2:], pixels[2:]
+    for i in range(len(starts)): starts[i] |= np.uint8(here[i] > cut) & np.uint8(east[i] <= cut) & np.uint8(north_east[i] > cut)
 
 # %% ../nbs/09_metrics.ipynb #09_metrics-027
-def _sweep(pixels, cuts, gt_boxes, ious, inclusive): # -> (number of IoUs, T) bool: is the largest contour's box right? Something must exceed every cut
-    cuts, back = np.unique(cuts, return_inverse=True)
-    sweep = _Sweep(pixels, cuts, gt_boxes, ious, inclusive)
-    high = _last_possible(sweep)
-    open_ = [(0, sweep.look(0), high, sweep.look(high))]
-    while open_:
-        low, at_low, high, at_high = open_.pop()
-        if high - low < 2: continue
-        known = _settled(at_low, at_high, ious)
-        if known is not None: sweep.right[:, low + 1:high] = np.array(known)[:, None]
-        else:
-            middle = (low + high)//2
-            at_middle = sweep.look(middle)
-            open_ += [(low, at_low, middle, at_middle), (middle, at_middle, high, at_high)]
-    return sweep.right[:, back]
+@_jit
+def _note(look, area, second, x0, y0, x1, y1, y, x): # what a look found: twice the largest area, twice the second largest or more, the largest's box, y and x of a pixel of it
+    look[0], look[1], look[2], look[3], look[4], look[5], look[6], look[7] = area, second, x0, y0, x1, y1, y, x
+
+@_jit
+def _in_another(marks, y, x): # the last outline to the west goes on to the east
+    while x and not marks[y, x]: x -= 1
+    return marks[y, x] == _SEEN
+
+@_jit
+def _survey(pixels, cut, extent, starts, marks, look):
+    (left, top, right, bottom), w = extent, pixels.shape[1]
+    room, look[0], first, end, eights = 2*(right - left - 1)*(bottom - top - 1), -1, top*w + 1, bottom*w - 1, starts.view(np.uint64)
+    _find_starts(pixels.ravel()[first - w - 1:], w, cut, starts[first:end])
+    marks[:] = 0
+    for k in range(first >> 3, (end + 7) >> 3):
+        if not eights[k]: continue
+        for i in range(max(8*k, first), min(8*k + 8, end)):
+            y, x = i//w, i % w
+            if not starts[i] or marks[y, x] or _in_another(marks, y, x): continue
+            area, x0, y0, x1, y1, _ = _follow(pixels, cut, y, x, _WEST, marks)
+            if 2*area > room: return _note(look, area, room - area, x0, y0, x1, y1, y, x)
+            if area >= look[0]: _note(look, area, max(look[0], 0), x0, y0, x1, y1, y, x)
+            else: look[1] = max(look[1], area)
 
 # %% ../nbs/09_metrics.ipynb #09_metrics-028
+@_jit
+def _grow(pixels, cut, low, high, marks, look): # between two looks; returns whether the high one's part is surely the largest
+    y, x, area = high[6], high[7], -1
+    while area < 0: # a hole: on to its west
+        while pixels[y, x - 1] > cut: x -= 1
+        area, x0, y0, x1, y1, y = _follow(pixels, cut, y, x, _WEST, marks)
+        x = x0
+    _note(look, area, max(low[1], low[0] - area), x0, y0, x1, y1, high[6], high[7])
+    return area > low[1] and 2*area > low[0] and pixels[y, :x].max() <= cut
+
+# %% ../nbs/09_metrics.ipynb #09_metrics-029
+@_jit
+def _overlap(box, truth, size, more): # with a true box: area shared, area of the box, area of the true box
+    x0, y0, x1, y1 = box[0] - 1, box[1] - 1, min(box[2] - 1, size[1] - more), min(box[3] - 1, size[0] - more)
+    shared = max(0., min(x1, truth[2]) - max(x0, truth[0]) + more)*max(0., min(y1, truth[3]) - max(y0, truth[1]) + more)
+    return shared, (x1 - x0 + more)*(y1 - y0 + more), (truth[2] - truth[0] + more)*(truth[3] - truth[1] + more)
+
+@_jit
+def _best_iou(box, truths, size, more):
+    best = 0.
+    for truth in truths:
+        shared, area, true = _overlap(box, truth, size, more)
+        if shared > 0: best = max(best, shared/(area + true - shared))
+    return best
+
+# %% ../nbs/09_metrics.ipynb #09_metrics-030
+@_jit
+def _bounds(inner, outer, truths, size, more): # of the best IoU of a box between two
+    least = most = 0.
+    for truth in truths:
+        shared_in, area_in, true = _overlap(inner, truth, size, more)
+        shared_out, area_out, _ = _overlap(outer, truth, size, more)
+        if shared_in > 0: least = max(least, shared_in/(true + area_out - shared_out))
+        if shared_out > 0: most = max(most, shared_out/(true + area_in - shared_in))
+    return least - 1e-9, most + 1e-9
+
+@_jit
+def _last_possible(columns, rows, cuts, truths, least, size, more): # cuts above it are wrong: all that exceeds them covers too little of every true box
+    low, high = 0, len(cuts)
+    while low < high:
+        middle, possible = (low + high)//2, False
+        extent = _extent(columns, rows, cuts[middle])
+        for truth in truths:
+            shared, _, true = _overlap(extent, truth, size, more)
+            possible |= shared >= least*true
+        if possible: low = middle + 1
+        else: high = middle
+    return max(low - 1, 0)
+
+# %% ../nbs/09_metrics.ipynb #09_metrics-031
+@_jit
+def _rimmed(pixels): # (H, W) uint8 -> the same with a rim of zeros, its largest value in each column and in each row
+    h, w = pixels.shape
+    wide, columns, rows = np.zeros((h + 2, w + 2), np.uint8), np.zeros(w + 2, np.uint8), np.zeros(h + 2, np.uint8)
+    for y in range(h):
+        most = np.uint8(0)
+        for x in range(w):
+            value = pixels[y, x]
+            wide[y + 1, x + 1], columns[x + 1], most = value, max(value, columns[x + 1]), max(value, most)
+        rows[y + 1] = most
+    return wide, columns, rows
+
+@_jit
+def _settled(right, looks, low, high, truths, ious, size, more): # writes the answers between two looks, if they are known
+    if looks[high, 0] <= looks[low, 1] or 2*looks[high, 0] <= looks[low, 0]: return False
+    least, most = _bounds(looks[high, 2:6], looks[low, 2:6], truths, size, more)
+    for iou in ious:
+        if least < iou <= most: return False
+    for i in range(len(ious)): right[i, low + 1:high] = least >= ious[i]
+    return True
+
+# %% ../nbs/09_metrics.ipynb #09_metrics-032
+@_jit
+def _right_largest(pixels, cuts, truths, ious, more): # ascending cuts, each below the highest pixel -> (number of IoUs, T) bool
+    size, (pixels, columns, rows) = pixels.shape, _rimmed(pixels)
+    right, looks = np.zeros((len(ious), len(cuts)), np.bool_), np.zeros((len(cuts), 8), np.int64)
+    marks, starts = np.zeros(pixels.shape, np.uint8), np.zeros((pixels.size + 7)//8*8, np.uint8)
+    last = _last_possible(columns, rows, cuts, truths, ious.min() - 1e-9, size, more)
+    for k in (0, last): _survey(pixels, cuts[k], _extent(columns, rows, cuts[k]), starts, marks, looks[k])
+    open_ = [(0, last)]
+    while open_:
+        low, high = open_.pop()
+        k = (low + high)//2
+        if k == low or _settled(right, looks, low, high, truths, ious, size, more): continue
+        if not _grow(pixels, cuts[k], looks[low], looks[high], marks, looks[k]): _survey(pixels, cuts[k], _extent(columns, rows, cuts[k]), starts, marks, looks[k])
+        open_.append((low, k)); open_.append((k, high))
+    for k in np.flatnonzero(looks[:, 7]): right[:, k] = _best_iou(looks[k, 2:6], truths, size, more) >= ious
+    return right
+
+# %% ../nbs/09_metrics.ipynb #09_metrics-033
+@_jit
+def _right_any(pixels, cuts, truths, ious, more): # the same where any outline may answer, those of holes too
+    size, (pixels, columns, rows) = pixels.shape, _rimmed(pixels)
+    right, marks, w = np.zeros((len(ious), len(cuts)), np.bool_), np.zeros(pixels.shape, np.uint8), pixels.shape[1]
+    starts = np.zeros((pixels.size + 7)//8*8, np.uint8)
+    eights = starts.view(np.uint64)
+    for k in range(_last_possible(columns, rows, cuts, truths, ious.min() - 1e-9, size, more) + 1):
+        cut, best, marks[:] = cuts[k], 0., 0
+        _, top, _, bottom = _extent(columns, rows, cut)
+        first, end = top*w + 1, bottom*w - 1
+        _find_starts(pixels.ravel()[first - w - 1:], w, cut, starts[first:end])
+        _add_holes(pixels.ravel()[first - w - 1:], w, cut, starts[first:end])
+        for eight in range(first >> 3, (end + 7) >> 3):
+            if not eights[eight]: continue
+            for i in range(max(8*eight, first), min(8*eight + 8, end)):
+                if not starts[i]: continue
+                y, x = i//w, i % w
+                if not marks[y, x] and pixels[y, x - 1] <= cut: turn = _WEST
+                elif marks[y, x] != _ENDS and pixels[y, x + 1] <= cut: turn = _EAST
+                else: continue
+                outline = _follow(pixels, cut, y, x, turn, marks)
+                best = max(best, _best_iou(outline[1:5], truths, size, more))
+        right[:, k] = best >= ious
+    return right
+
+# %% ../nbs/09_metrics.ipynb #09_metrics-034
 def right_at(
     score_map,          # (H, W) float in [0, 1]
     thresholds,         # (T,) shares of the map's maximum, [0, 1]
@@ -180,11 +308,15 @@ def right_at(
 )->np.ndarray:          # (number of IoUs, T) bool. Raises ValueError where there is no true box
     "Is the box that each threshold gives right?"
     thresholds, ious, gt_boxes, pixels = _shares(thresholds, "thresholds"), _shares(ious, "ious"), _true_boxes(gt_boxes), as_bytes(score_map)
-    cuts = (thresholds*int(pixels.max())).astype(int)
-    if contours == "largest" and cuts.max() < pixels.max(): return _sweep(pixels, cuts, gt_boxes, ious, inclusive)
+    cuts, find = (thresholds*int(pixels.max())).astype(int), {"largest": _right_largest, "all": _right_any}.get(contours)
+    if find and cuts.max() < pixels.max():
+        distinct = np.flatnonzero(np.bincount(cuts)).astype(np.uint8)
+        right = np.zeros((len(ious), 256), dtype=bool)
+        right[:, distinct] = find(pixels, distinct, gt_boxes, ious, int(inclusive))
+        return right[:, cuts]
     return best_ious(boxes_from_map(score_map, thresholds, contours, inclusive), gt_boxes, inclusive) >= ious[:, None]
 
-# %% ../nbs/09_metrics.ipynb #09_metrics-031
+# %% ../nbs/09_metrics.ipynb #09_metrics-038
 class MaxBoxAcc:
     "Share of pictures with a right box, in percent, at the score-map threshold that suits the whole set best"
     def __init__(self,
@@ -202,9 +334,9 @@ class MaxBoxAcc:
     def update(self,
         score_map, # (H, W) float in [0, 1]
         gt_boxes,  # (K, 4) x0 y0 x1 y1, px of the map, K > 0; end pixels included if `inclusive`
-    ):
-        self.right += right_at(score_map, self.thresholds, gt_boxes, self.ious, self.contours, self.inclusive)
-        self.seen += 1
+    ): self.add(self.answers(score_map, gt_boxes))
+    def answers(self, score_map, gt_boxes): return right_at(score_map, self.thresholds, gt_boxes, self.ious, self.contours, self.inclusive) # of one picture; threads may ask at once
+    def add(self, answers): self.right, self.seen = self.right + answers, self.seen + 1
 
     def curve(self)->np.ndarray: # (number of IoUs, T) percent of right boxes at each threshold
         counts = _summed(np.append(self.right.ravel(), self.seen))
@@ -215,14 +347,14 @@ class MaxBoxAcc:
         per_iou = dict(zip(self.ious, curve.max(1).tolist()))
         return {"MaxBoxAcc": float(curve.max(1).mean()), "per_iou": per_iou, "threshold": float(self.thresholds[curve.mean(0).argmax()])}
 
-# %% ../nbs/09_metrics.ipynb #09_metrics-036
+# %% ../nbs/09_metrics.ipynb #09_metrics-043
 def MaxBoxAccV2(
     **kwargs, # passed on to MaxBoxAcc: thresholds, inclusive
 )->MaxBoxAcc:
     "MaxBoxAcc over IoU .3, .5, .7 and all contours"
     return MaxBoxAcc(ious=(.3, .5, .7), contours="all", **kwargs)
 
-# %% ../nbs/09_metrics.ipynb #09_metrics-042
+# %% ../nbs/09_metrics.ipynb #09_metrics-049
 class PxAP:
     "Area under the precision-recall curve of all pixels, in percent, as wsolevaluation counts it"
     def __init__(self,
@@ -251,7 +383,7 @@ class PxAP:
         precision = np.divide(on, on + off, out=np.zeros_like(on), where=on + off > 0)
         return float(100*(precision*np.diff(on, prepend=0)).sum()/on[-1])
 
-# %% ../nbs/09_metrics.ipynb #09_metrics-047
+# %% ../nbs/09_metrics.ipynb #09_metrics-054
 ERROR_TYPES = ("right", "wrong class", "several objects", "part", "too large", "wrong place")
 
 def error_type(
@@ -272,7 +404,7 @@ def error_type(
     if shared[ious.argmax()] > .5*area(box): return "part"
     return "too large" if held[ious.argmax()] >= .7 else "wrong place"
 
-# %% ../nbs/09_metrics.ipynb #09_metrics-048
+# %% ../nbs/09_metrics.ipynb #09_metrics-055
 class ErrorTypes:
     "Share of each kind of answer, in percent"
     def __init__(self,

@@ -98,12 +98,29 @@ def test_sweep_equals_drawing_every_box(inclusive, contours):
         assert np.array_equal(found, [drawn >= iou for iou in ious])
 
 
-def test_sweep_draws_few_contours(monkeypatch):
-    calls, draw = [], cv2.findContours
-    monkeypatch.setattr("locloc.metrics.cv2.findContours", lambda *a, **k: (calls.append(1), draw(*a, **k))[1])
-    y, x = np.mgrid[:64, :64]
-    right_at(np.exp(-np.hypot(x - 30, y - 30) / 12), np.arange(0, 1, .01), [[10, 10, 50, 50]])
-    assert len(calls) < 20
+@pytest.mark.parametrize("blur", [0, .5, 1.5, 4])
+def test_sweep_of_any_shape_equals_drawing(blur):
+    rng, thresholds, ious = np.random.default_rng(int(10 * blur)), np.arange(0, 1, .01), (.3, .5, .7)
+    for turn in range(150):
+        h, w = rng.integers(1, 40, 2)
+        score_map = rng.random((h, w))
+        if blur: score_map = cv2.GaussianBlur(score_map, (0, 0), blur).reshape(h, w)
+        score_map = (score_map - score_map.min()) / max(np.ptp(score_map), 1e-9)
+        if turn % 3 == 0: score_map = np.round(4 * score_map) / 4 # many equal areas
+        x, y = np.sort(rng.integers(0, w, (2, 2))), np.sort(rng.integers(0, h, (2, 2)))
+        truth, inclusive = np.stack([x[:, 0], y[:, 0], x[:, 1] + 1, y[:, 1] + 1], 1), bool(turn % 2)
+        for contours in ("largest", "all"):
+            drawn = best_ious(boxes_from_map(score_map, thresholds, contours, inclusive), truth, inclusive)
+            assert np.array_equal(right_at(score_map, thresholds, truth, ious, contours, inclusive), [drawn >= iou for iou in ious])
+
+
+def test_a_ring_round_the_largest_part_is_seen():
+    y, x = np.mgrid[:40, :40]
+    distance = np.hypot(x - 20, y - 20)
+    score_map = np.select([distance < 9, distance < 11, distance < 13], [1, .2, .6], 0.) # a disc, a moat, a wall
+    thresholds, truth = np.arange(0, 1, .05), [[8, 8, 33, 33]]
+    drawn = best_ious(boxes_from_map(score_map, thresholds), truth) >= .5
+    assert drawn[5] and not drawn[-1] and np.array_equal(right_at(score_map, thresholds, truth)[0], drawn)
 
 
 def test_outer_outlines_are_enough():
