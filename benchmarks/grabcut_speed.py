@@ -81,7 +81,7 @@ def truth(views, seeds=3):
 
 
 def energy(views):
-    from test_grabcut import energy, least_energy, odds_and_links
+    from reference_cut import energy, least_energy, odds_and_links
     gaps, costs = [], []
     for picture, attention, _ in views[:: max(len(views)//50, 1)][:50]:
         small = cv2.resize(picture, (48, 48), interpolation=cv2.INTER_AREA)

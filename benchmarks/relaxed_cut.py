@@ -19,7 +19,7 @@ from locloc.grabcut import UNIT, grabcut
 from locloc.masks import GrabCutParams, trimap
 
 sys.path.insert(0, str(Path(__file__).parents[1]/"tests"))
-from test_grabcut import energy, odds_and_links
+from reference_cut import energy, odds_and_links
 
 STEPS_TO = (0, 1), (1, 0), (1, 1), (1, -1) # neighbours E, S, SE, SW
 TAU, SIGMA = .125*.05, .5/.05 # 8 links a pixel, 2 pixels a link; their ratio was tried from .003 to .1
