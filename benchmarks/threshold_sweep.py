@@ -1,14 +1,16 @@
 """How much faster the threshold sweep is than a plain loop: MaxBoxAcc on 500 maps of 224 px, both in one process, figures equal.
 
-    python benchmarks/threshold_sweep.py [--maps 500] [--steps .01 .001] [--v2]
+    python benchmarks/threshold_sweep.py [--maps 500] [--steps .01 .001] [--v2] [--model MODEL --data FOLDER]
 
 The plain loop is the benchmark's own way: at each threshold cv2.threshold, cv2.findContours, the largest contour's box (--v2: all boxes); one call for all IoUs.
 Steps of .01 are 100 thresholds; .001 is wsolevaluation's default and the protocol's, 1,000 of which at most 256 differ.
+With --model the maps are GEG's on test pictures of the folder, protocol `wsoleval`; without, made from a seed.
 Times are of the processor and one thread. The last column is how much sooner two threads are done with all maps than one, as `evaluate` sweeps them.
 """
 import argparse
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import product
 
 import cv2
@@ -43,6 +45,21 @@ def made(kind, rng):
     return (score_map - score_map.min())/np.ptp(score_map), np.floor([[x, y, x + w, y + h]])
 
 
+def all_made(kind, count):
+    rng = np.random.default_rng(0)
+    return [made(kind, rng) for _ in range(count)]
+
+
+def of_model(model, data, count): # GEG's maps and the true boxes
+    from locloc.data import get_protocol, load_dataset
+    from locloc.model import LocLoc
+    model, protocol = LocLoc.load(model), get_protocol("wsoleval")
+    for sample in load_dataset(data, split="test").subset(count):
+        picture = protocol.picture(sample.picture)
+        activation, _ = model(model.backbone.normalize(picture[None]))
+        yield protocol.score_map(activation[0, 0].detach().numpy()).astype(np.float64), protocol.boxes(sample.boxes, sample.picture.shape[:2], True)
+
+
 def plain(score_map, truth, thresholds, every):
     pixels, boxes = (score_map*255).astype(np.uint8), []
     for threshold in thresholds:
@@ -73,20 +90,24 @@ def main():
     parser.add_argument("--maps", type=int, default=500)
     parser.add_argument("--steps", type=float, nargs="+", default=[.01, .001])
     parser.add_argument("--v2", action="store_true", help="MaxBoxAccV2: any contour's box, at IoU .3, .5, .7")
+    parser.add_argument("--model", help="a trained model's folder")
+    parser.add_argument("--data", help="a data set with boxes, as `locloc evaluate` takes it")
     args = parser.parse_args()
+    if bool(args.model) != bool(args.data): parser.error("--model and --data go together")
+    kinds = {"GEG": lambda: list(of_model(args.model, args.data, args.maps))} if args.model else {kind.__name__: partial(all_made, kind, args.maps) for kind in (localizer, attention, smooth, noise)}
     cv2.setNumThreads(1)
     print(f"{'maps':<12}{'step':>6}{'plain':>12}{'sweep':>10}{'ratio':>8}{'2 threads':>11}")
-    for step, kind in product(args.steps, (localizer, attention, smooth, noise)):
-        rng, thresholds = np.random.default_rng(0), np.arange(0, 1, step)
-        metric, maps, times = (MaxBoxAccV2 if args.v2 else MaxBoxAcc)(thresholds=thresholds), [made(kind, rng) for _ in range(args.maps)], []
+    for step, (name, maps) in product(args.steps, ((name, make()) for name, make in kinds.items())):
+        thresholds, times = np.arange(0, 1, step), []
+        metric = (MaxBoxAccV2 if args.v2 else MaxBoxAcc)(thresholds=thresholds)
         metric.answers(*maps[0]) # compiled, or read from disk
-        for block in (maps[k:k + 5] for k in range(0, args.maps, 5)): # in turn, so that a busy machine is busy for both
+        for block in (maps[k:k + 5] for k in range(0, len(maps), 5)): # in turn, so that a busy machine is busy for both
             drawn, slow = timed(lambda: [plain(*m, thresholds, args.v2) for m in block])
             answers, fast = timed(lambda: [metric.answers(*m) for m in block])
             assert np.array_equal(answers, [[ious >= iou for iou in metric.ious] for ious in drawn]), "the figures differ"
             times.append((slow, fast))
-        slow, fast = np.sum(times, 0)/args.maps
-        print(f"{kind.__name__:<12}{step:>6g}{slow:>9.2f} ms{fast:>7.3f} ms{slow/fast:>8.1f}{twice_as_fast(metric, maps):>11.2f}", flush=True)
+        slow, fast = np.sum(times, 0)/len(maps)
+        print(f"{name:<12}{step:>6g}{slow:>9.2f} ms{fast:>7.3f} ms{slow/fast:>8.1f}{twice_as_fast(metric, maps):>11.2f}", flush=True)
 
 
 if __name__ == "__main__": main()
