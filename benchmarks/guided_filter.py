@@ -15,12 +15,12 @@ from kornia.filters import guided_blur
 
 from locloc.attention import load_attention
 from locloc.data import get_protocol, load_dataset
+from locloc.evaluate import mask_iou
 from locloc.masks import PPD_THRESHOLDS, GrabCutParams, grabcut_mask, ppd_mask
 
 RADII, EPSILONS, THRESHOLDS = (2, 4, 8, 16, 32), (1e-4, 1e-3, 1e-2), np.arange(.2, .71, .05)
 
 
-def iou(a, b): return (a & b).sum()/max((a | b).sum(), 1)
 def tensor(a): return torch.as_tensor(np.ascontiguousarray(a), dtype=torch.float32)[None]
 def filtered(picture, score_map, radius, eps): return guided_blur(tensor(picture.transpose(2, 0, 1)/255), tensor(score_map)[None], 2*radius + 1, eps)[0, 0].numpy()
 
@@ -53,7 +53,7 @@ def main():
             for radius, eps in itertools.product(RADII, EPSILONS):
                 for of, levels, score_map in (("attention", THRESHOLDS, fine), ("GrabCut's mask", (.5,), cut.astype(np.float32))):
                     soft = filtered(picture, score_map, radius, eps)
-                    for level in levels: scores[of].setdefault((radius, eps, level), []).append(iou(soft >= level, true))
+                    for level in levels: scores[of].setdefault((radius, eps, level), []).append(mask_iou(soft >= level, true))
     best = {of: max(found, key=lambda s: np.mean(found[s])) for of, found in scores.items()}
     for of, (radius, eps, level) in best.items(): print(f"chosen on train for {of}: radius {radius} px, ε {eps}, threshold {level:.2f}; IoU there {np.mean(scores[of][best[of]]):.3f}")
     print(f"\n| {args.attention}, test pictures | hard threshold | guided filter of the attention | GrabCut | guided filter of GrabCut's mask | ms: filter | GrabCut |\n|---|---:|---:|---:|---:|---:|---:|")
@@ -63,7 +63,7 @@ def main():
             soft, filter_took = timed(filtered, picture, fine, *best["attention"][:2])
             after = filtered(picture, cut.astype(np.float32), *best["GrabCut's mask"][:2]) >= .5
             hard = ppd_mask(attention, PPD_THRESHOLDS[args.attention], (224, 224))
-            rows.append([*(iou(m, true) for m in (hard, soft >= best["attention"][2], cut, after)), filter_took, took])
+            rows.append([*(mask_iou(m, true) for m in (hard, soft >= best["attention"][2], cut, after)), filter_took, took])
         print(f"| {data} ({len(rows)}) | " + " | ".join(f"{m:.3f}" for m in np.mean(rows, 0)[:4]) + " | " + " | ".join(f"{m:.1f}" for m in np.median(rows, 0)[4:]) + " |")
 
 

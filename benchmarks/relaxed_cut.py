@@ -15,13 +15,13 @@ import torch
 
 from locloc.attention import load_attention
 from locloc.data import get_protocol, load_dataset
+from locloc.evaluate import mask_iou
 from locloc.grabcut import UNIT, grabcut
 from locloc.masks import GrabCutParams, trimap
 
 sys.path.insert(0, str(Path(__file__).parents[1]/"tests"))
-from reference_cut import energy, odds_and_links
+from reference_cut import PAIRS, energy, odds_and_links
 
-STEPS_TO = (0, 1), (1, 0), (1, 1), (1, -1) # neighbours E, S, SE, SW
 TAU, SIGMA = .125*.05, .5/.05 # 8 links a pixel, 2 pixels a link; their ratio was tried from .003 to .1
 
 
@@ -38,7 +38,7 @@ def relaxed(cost, links, least, most, steps):
     for wanted in steps:
         for done in range(done + 1, wanted + 1):
             pull = cost.clone()
-            for f, c, step in zip(flow, links, STEPS_TO):
+            for f, c, step in zip(flow, links, PAIRS):
                 a, b = ends(ahead, step)
                 f.add_(a - b, alpha=SIGMA).copy_(torch.minimum(torch.maximum(f, -c), c))
                 a, b = ends(pull, step)
@@ -59,9 +59,6 @@ def prepare(samples):
         yield marks, odds, links, mask, 1e3*(time.perf_counter() - start), protocol.mask(sample.mask)
 
 
-def iou(a, b): return (a & b).sum()/max((a | b).sum(), 1)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="scenes")
@@ -75,16 +72,16 @@ def main():
     for start in range(0, len(rows), args.batch):
         marks, odds, links = (np.array(a) for a in list(zip(*rows[start:start + args.batch]))[:3])
         put = lambda a: torch.as_tensor(a, dtype=torch.float32, device=args.device)
-        weights = [ends(put(links[..., k]), step)[0]/UNIT for k, step in enumerate(STEPS_TO)]
+        weights = [ends(put(links[..., k]), step)[0]/UNIT for k, step in enumerate(PAIRS)]
         solver = relaxed(put(-odds*(marks > 1))/UNIT, weights, put(marks == 1), put(marks != 0), args.steps)
         took = 0.
         for k in range(len(args.steps)):
             began = time.perf_counter()
             masks = (next(solver) > .5).cpu().numpy()
             took += 1e3*(time.perf_counter() - began)/len(masks)
-            found += [(k, took, energy(m, r[0], r[1], r[2])/energy(r[3], r[0], r[1], r[2]) - 1, iou(m, r[3]), iou(m, r[5])) for m, r in zip(masks, rows[start:])]
+            found += [(k, took, energy(m, r[0], r[1], r[2])/energy(r[3], r[0], r[1], r[2]) - 1, mask_iou(m, r[3]), mask_iou(m, r[5])) for m, r in zip(masks, rows[start:])]
     print(f"{len(rows)} pictures of {args.data}, batches of {args.batch}, {args.device}\n\n| cut | ms a picture | energy above the minimum, mean | largest | IoU with the exact mask | IoU with the true one |\n|---|---:|---:|---:|---:|---:|")
-    print(f"| kernel, Gaussians included | {np.median([r[4] for r in rows]):.1f} | 0 | 0 | 1 | {np.mean([iou(r[3], r[5]) for r in rows]):.4f} |")
+    print(f"| kernel, Gaussians included | {np.median([r[4] for r in rows]):.1f} | 0 | 0 | 1 | {np.mean([mask_iou(r[3], r[5]) for r in rows]):.4f} |")
     for k, steps in enumerate(args.steps):
         _, took, gap, same, true = np.array([f for f in found if f[0] == k]).T
         print(f"| {steps} steps | {took.mean():.1f} | {abs(gap).mean():.2%} | {abs(gap).max():.2%} | {same.mean():.4f} | {true.mean():.4f} |")

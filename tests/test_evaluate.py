@@ -97,7 +97,7 @@ def test_every_row_counted_literally(scenes, model, linear):
 
 
 def test_batches_and_threads_do_not_matter(scenes):
-    one, many = (quiet(scenes.subset(4), attention="lowlevel", protocols="locloc", batch_size=b, workers=w).rows for b, w in ((1, 1), (3, 3)))
+    one, many = (quiet(scenes.subset(4), attention="lowlevel", protocols=("wsoleval", "locloc"), batch_size=b, workers=w).rows for b, w in ((1, 1), (3, 3)))
     assert one == many
 
 
