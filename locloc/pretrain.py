@@ -314,7 +314,9 @@ def _resume(file, parts, config):
 # %% ../nbs/17_pretrain.ipynb #17_pretrain-034
 def main(args=None): # command line; None: the real one
     "`python -m locloc.pretrain`"
-    print(pretrain(tyro.cli(PretrainConfig, args=args, prog="python -m locloc.pretrain")))
+    config = tyro.cli(PretrainConfig, args=args, prog="python -m locloc.pretrain")
+    try: print(pretrain(config))
+    except KeyboardInterrupt: raise SystemExit("stopped; the same command goes on from the last checkpoint") from None
 
 # %% ../nbs/17_pretrain.ipynb #17_pretrain-035
 if __name__ == "__main__" and "__file__" in globals(): main()

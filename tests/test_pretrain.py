@@ -1,28 +1,72 @@
 "Pretraining of locloc-tiny: views, losses, resuming"
+import csv
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
+import locloc.pretrain
 from locloc.backbone import load_backbone
-from locloc.data import load_dataset
-from locloc.pretrain import PretrainConfig, PretrainModel, attention_loss, main, pretrain, pretrain_loss, random_view
+from locloc.data import get_protocol, load_dataset
+from locloc.masks import MaskStore
+from locloc.pretrain import PretrainConfig, PretrainModel, attention_loss, main, pretrain, pretrain_data, pretrain_loss, random_views
 
 
-def test_view_moves_picture_and_target_together():
+def views(picture, target, size, seed): return random_views(picture, target, size, torch.Generator().manual_seed(seed))
+
+
+def test_views_move_picture_and_target_together():
     y, x = np.mgrid[:224, :224]
-    mask = (((y - 90)**2 + (x - 130)**2) < 60**2).astype(np.uint8) * 255
-    picture = np.repeat(mask[..., None], 3, 2)
-    for seed in range(20):
-        seen, target = random_view(picture, mask, 128, np.random.default_rng(seed))
-        bright = seen[..., 0].reshape(16, 8, 16, 8).mean((1, 3))
-        assert target.shape == (16, 16) and np.corrcoef(bright.ravel(), target.ravel())[0, 1] > .98
+    mask = torch.from_numpy((((y - 90)**2 + (x - 130)**2) < 60**2).astype(np.uint8) * 255)
+    target = F.avg_pool2d(mask[None, None].float(), 4).round().byte()
+    seen, targets = views(mask.expand(20, 3, -1, -1), target.expand(20, -1, -1, -1), 128, 0)
+    assert seen.shape == (20, 3, 128, 128) and targets.shape == (20, 1, 16, 16)
+    for bright, share in zip(F.avg_pool2d(seen[:, :1], 8), targets):
+        assert np.corrcoef(bright.ravel(), share.ravel())[0, 1] > .97
+    assert len({round(share.mean().item(), 4) for share in targets}) > 15 # every picture has a warp of its own
 
 
-def test_same_seed_same_view():
-    picture = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
-    views = [random_view(picture, picture[..., 0], 128, np.random.default_rng(s)) for s in (1, 1, 2)]
-    assert np.array_equal(views[0][0], views[1][0]) and not np.array_equal(views[0][0], views[2][0])
+def test_a_view_of_the_whole_picture_is_the_picture(monkeypatch):
+    picture, target = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8), torch.randint(0, 256, (2, 1, 8, 8), dtype=torch.uint8)
+    monkeypatch.setattr(locloc.pretrain, "_random_moves", lambda n, generator: torch.eye(2, 3).expand(n, -1, -1))
+    monkeypatch.setattr(locloc.pretrain, "_recolour", lambda x, generator: x)
+    seen, share = views(picture, target, 64, 0)
+    torch.testing.assert_close(seen, picture / 255, atol=1e-4, rtol=0)
+    torch.testing.assert_close(share, target / 255, atol=1e-4, rtol=0)
+
+
+def test_same_seed_same_views():
+    picture = torch.randint(0, 256, (1, 3, 224, 224), dtype=torch.uint8)
+    one, again, other = (views(picture, picture[:, :1, ::4, ::4], 128, seed)[0] for seed in (1, 1, 2))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+
+
+def test_held_out_pictures_teach_nothing(tmp_path):
+    config = PretrainConfig(out=tmp_path, epochs=2, small_epochs=2, batch_size=4, workers=0, held_out=.4)
+    scenes = load_dataset("scenes", count=16)
+    data = pretrain_data(config, [scenes])
+    kept = (~data.teaches).nonzero()[:, 0].tolist()
+    assert 2 < len(kept) < 12 and [i for i, b in enumerate(data.boxes) if b is not None] == kept
+    protocol = get_protocol("wsoleval")
+    assert all(np.array_equal(data.boxes[i], protocol.boxes(scenes[i].boxes, (224, 224), protocol.inclusive)) for i in kept)
+    rows = lambda: list(csv.DictReader((tmp_path/"log.csv").open()))
+    weights = load_file(pretrain(config, [scenes]))
+    assert all(0 <= float(row["held_out"]) <= 100 for row in rows())
+    (tmp_path/"checkpoint.pt").unlink()
+    store = MaskStore(tmp_path/"masks"/"0-scenes-0")
+    for i in kept: store.write(scenes[i].id, ~store.read(scenes[i].id))
+    again = load_file(pretrain(config, [scenes]))
+    assert all(torch.equal(weights[k], again[k]) for k in weights) # whatever their masks say
+
+
+def test_checkpoints_now_and_then(tmp_path):
+    config = PretrainConfig(out=tmp_path, epochs=3, small_epochs=3, batch_size=4, workers=0, save_every=2)
+    pretrain(config, [load_dataset("scenes", count=8)], stop_after=1)
+    assert (tmp_path/"checkpoint.pt").is_file() # the last epoch of a call always leaves one
+    pretrain(config, [load_dataset("scenes", count=8)])
+    assert [row["held_out"] for row in csv.DictReader((tmp_path/"log.csv").open())] == ["nan"] * 3
 
 
 def test_attention_loss_has_its_least_at_the_mask():
@@ -70,3 +114,9 @@ def test_stopped_run_ends_like_an_undisturbed_one(tmp_path):
 def test_help(capsys):
     with pytest.raises(SystemExit): main(["--help"])
     assert "moving average" in capsys.readouterr().out
+
+
+def test_stop_in_one_line(monkeypatch):
+    def stop(config): raise KeyboardInterrupt
+    monkeypatch.setattr(locloc.pretrain, "pretrain", stop)
+    with pytest.raises(SystemExit, match="the same command goes on"): main([])
