@@ -16,6 +16,7 @@ class Args:
     split:str="train"              # what the choice is made on
     oracle:bool=False              # allow split=test: such a choice is an oracle, not a preset
     count:int|None=None            # random pictures a data set; None: all
+    held_out:float=0.              # only the pictures that `python -m locloc.pretrain --held-out` kept aside with this share and seed 0; for weights made that way
     delta0:tuple[float, ...]=(.02, .05, .12) # to try
     delta1:tuple[float, ...]=(.45, .6, .75) # to try
     split_at:tuple[float|None, ...]=(None, .2, .3, .4) # to try; None: all uncertain pixels start as background
@@ -34,9 +35,11 @@ def main(args):
     from locloc.attention import load_attention
     from locloc.data import load_dataset
     from locloc.masks import choose_params, params_grid
+    from locloc.pretrain import held_out_pictures
     source, found = load_attention(args.attention, weights=args.weights), {}
     for data in args.data:
         dataset = load_dataset(data, split=args.split)
+        if args.held_out: dataset = dataset.subset(np.flatnonzero(held_out_pictures([s.boxes for s in dataset], args.held_out)))
         if args.count: dataset = dataset.subset(args.count)
         rows = choose_params(dataset, source, params_grid(args.delta0, args.delta1, args.split_at), workers=args.workers)
         print(f"\n## {args.attention} on {data}, {args.split}, {len(dataset)} pictures{', ORACLE' * args.oracle}\n")
