@@ -47,7 +47,7 @@ class PretrainConfig:
     label_weight:float=.3   # of the label loss
     drop_path:float=.1      # of the last block; less in those before
     save_every:int=1        # epochs between checkpoints
-    held_out:float=0.       # share of the photographs that teach nothing: how well their boxes are found goes to the log
+    held_out:float=0.       # share of the pictures that teach nothing, [0, 1): how well their boxes are found goes to the log
     ema:float=.998          # the weights that ship are a moving average of the trained ones
     workers:int=2           # processes that make pseudo masks, threads that read them
     bf16:bool=False         # forward and backward in bfloat16
@@ -84,6 +84,7 @@ def pretrain_data(
         pictures, targets, boxes = zip(*_in_threads(config, lambda sample: _read(sample, stores), dataset))
         parts.append((np.stack(pictures), np.stack(targets), labels, held_out_pictures(boxes, config.held_out, config.seed), boxes, np.full(len(dataset), number)))
     pictures, targets, labels, held_out, boxes, sets = zip(*parts)
+    if np.all(np.concatenate(held_out)): raise ValueError(f"held_out={config.held_out} leaves no picture to learn from")
     held_out, targets = np.concatenate(held_out), torch.from_numpy(np.concatenate(targets))[:, None]
     share = targets.float().mean((1, 2, 3)) / 255
     return PretrainData(torch.from_numpy(np.concatenate(pictures)).permute(0, 3, 1, 2).contiguous(), targets, ((share > .02) & (share < .75)).float(),
@@ -206,15 +207,20 @@ def pretrain_loss(
     label = F.cross_entropy(logits, labels) if len(labels) else logits.sum()
     return attention_loss(attention, F.avg_pool2d(target, 2), trusted), (mask * trusted).sum() / trusted.sum().clamp_min(1), label
 
+# %% ../nbs/17_pretrain.ipynb #normalized
+def _normalized(images): # (B, 3, H, W) in [0, 1] -> as locloc-tiny takes them
+    mean, std = (images.new_tensor(v)[:, None, None] for v in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
 # %% ../nbs/17_pretrain.ipynb #17_pretrain-023
 def _epoch_batches(data, config, epoch):
-    "Batches of an epoch: views, their targets, trusted, labels"
+    "Batches of an epoch: normalised views, their targets, trusted, labels"
     generator = torch.Generator(data.pictures.device).manual_seed(config.seed * 1_000_003 + epoch)
     size, pool = 128 if epoch < config.small_epochs else 224, data.teaches.nonzero()[:, 0]
     order = pool[torch.randperm(len(pool), generator=generator, device=pool.device)]
     for chosen in order.tensor_split(max(len(order) // config.batch_size, 1)):
         views, targets = random_views(data.pictures[chosen], data.targets[chosen], size, generator)
-        yield views, targets[:, 0], data.trusted[chosen], data.labels[chosen]
+        yield _normalized(views), targets[:, 0], data.trusted[chosen], data.labels[chosen]
 
 # %% ../nbs/17_pretrain.ipynb #17_pretrain-024
 def _optimizer(model, config, steps):
@@ -230,12 +236,11 @@ def _optimizer(model, config, steps):
 def _one_epoch(model, average, optimizer, schedule, data, config, epoch):
     "Train one epoch; mean of the three losses"
     device = data.pictures.device
-    mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
     total, batches = torch.zeros(3, device=device), 0
     model.train()
     for views, *truth in _epoch_batches(data, config, epoch):
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-            outputs = model(((views - mean) / std).contiguous(memory_format=torch.channels_last))
+            outputs = model(views)
         losses = torch.stack(pretrain_loss(outputs, *truth, data.groups))
         optimizer.zero_grad()
         (losses @ losses.new_tensor([1, config.mask_weight, config.label_weight])).backward()
@@ -250,9 +255,8 @@ def _locate(average, data):
     "GT-known Loc of the held-out pictures by the best hard threshold on the averaged weights' attention: mean over their data sets, percent; nan without any"
     if data.teaches.all(): return math.nan
     vit, counts = average.module.eval(), {}
-    mean, std = (torch.tensor(v, device=data.pictures.device)[:, None, None] for v in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
     for chosen in (~data.teaches).nonzero()[:, 0].split(256):
-        maps = attention_map(vit((data.pictures[chosen] / 255 - mean) / std)[0][:, None])
+        maps = attention_map(vit(_normalized(data.pictures[chosen] / 255))[0][:, None])
         for i, wide in zip(chosen.tolist(), F.interpolate(maps[:, None], (224, 224), mode="bilinear")[:, 0].cpu().numpy()):
             counts.setdefault(data.sets[i], MaxBoxAcc(thresholds=np.arange(.1, .8, .05))).update(wide.clip(0, 1), data.boxes[i])
     return float(np.mean([count.compute()["MaxBoxAcc"] for count in counts.values()]))
@@ -275,7 +279,7 @@ def _save(out, average, state, config, log):
 # %% ../nbs/17_pretrain.ipynb #17_pretrain-028
 def _plain(config):
     "What decides the weights, without this machine's folders"
-    return {k: v for k, v in asdict(config).items() if k not in ("out", "workers")} | dict(
+    return {k: v for k, v in asdict(config).items() if k not in ("out", "workers", "save_every")} | dict(
         data=[Path(d).name for d in config.data], init=config.init and config.init.name)
 
 # %% ../nbs/17_pretrain.ipynb #17_pretrain-029
@@ -321,6 +325,7 @@ def main(args=None): # command line; None: the real one
     config = tyro.cli(PretrainConfig, args=args, prog="python -m locloc.pretrain")
     try: print(pretrain(config))
     except KeyboardInterrupt: raise SystemExit("stopped; the same command goes on from the last checkpoint") from None
+    except (ValueError, OSError) as wrong: raise SystemExit(str(wrong)) from None
 
 # %% ../nbs/17_pretrain.ipynb #17_pretrain-035
 if __name__ == "__main__" and "__file__" in globals(): main()

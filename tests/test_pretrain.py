@@ -120,3 +120,9 @@ def test_stop_in_one_line(monkeypatch):
     def stop(config): raise KeyboardInterrupt
     monkeypatch.setattr(locloc.pretrain, "pretrain", stop)
     with pytest.raises(SystemExit, match="the same command goes on"): main([])
+
+
+def test_faults_in_one_line(tmp_path):
+    with pytest.raises(SystemExit, match="nowhere"): main(["--data", str(tmp_path/"nowhere"), "--out", str(tmp_path/"out")])
+    with pytest.raises(ValueError, match="no picture to learn from"):
+        pretrain_data(PretrainConfig(out=tmp_path, workers=0, held_out=1.), [load_dataset("scenes", count=4)])
