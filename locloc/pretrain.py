@@ -84,8 +84,8 @@ def pretrain_data(
         pictures, targets, boxes = zip(*_in_threads(config, lambda sample: _read(sample, stores), dataset))
         parts.append((np.stack(pictures), np.stack(targets), labels, held_out_pictures(boxes, config.held_out, config.seed), boxes, np.full(len(dataset), number)))
     pictures, targets, labels, held_out, boxes, sets = zip(*parts)
-    if np.all(np.concatenate(held_out)): raise ValueError(f"held_out={config.held_out} leaves no picture to learn from")
     held_out, targets = np.concatenate(held_out), torch.from_numpy(np.concatenate(targets))[:, None]
+    if held_out.all(): raise ValueError(f"held_out={config.held_out} leaves no picture to learn from")
     share = targets.float().mean((1, 2, 3)) / 255
     return PretrainData(torch.from_numpy(np.concatenate(pictures)).permute(0, 3, 1, 2).contiguous(), targets, ((share > .02) & (share < .75)).float(),
         torch.from_numpy(np.concatenate(labels).astype(np.int64)), torch.tensor(groups, dtype=torch.int64), torch.from_numpy(~held_out),
