@@ -32,7 +32,7 @@ def test_attention_map_wants_five_dimensions():
 @pytest.mark.parametrize("shape", [(0, 8, 8, 3), (1, 1, 1, 3), (2, 3, 500, 3), (1, 224, 224, 3)])
 def test_lowlevel_takes_any_size(shape):
     maps = load_attention("lowlevel")(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
-    assert maps.shape == (shape[0], 28, 28) and maps.dtype == np.float32
+    assert maps.shape == (shape[0], 112, 112) and maps.dtype == np.float32
     assert not maps.size or (maps.min() == 0 and maps.max() == 1)
 
 
@@ -44,9 +44,9 @@ def test_lowlevel_depends_on_each_picture_alone():
 def test_lowlevel_sees_more_than_the_centre():
     scenes = [make_scene(i, "test") for i in range(24)]
     maps = load_attention("lowlevel")(np.stack([s[0] for s in scenes]))
-    cells = np.stack([s[1].reshape(28, 8, 28, 8).mean((1, 3)) for s in scenes])
+    cells = np.stack([s[1].reshape(112, 2, 112, 2).mean((1, 3)) for s in scenes])
     inside = lambda a: (a * cells).sum((1, 2)) / a.sum((1, 2)) # share of a map that lies on the figure
-    assert inside(maps).mean() > inside(centre_prior(28, 28)[None]).mean() + .1
+    assert inside(maps).mean() > inside(centre_prior(112, 112)[None]).mean() + .1
 
 
 @pytest.mark.parametrize("pictures", [np.zeros((8, 8, 3), np.uint8), np.zeros((1, 8, 8, 3)), np.zeros((1, 8, 8, 4), np.uint8), np.zeros((1, 0, 8, 3), np.uint8)])
@@ -77,6 +77,6 @@ def test_lowlevel_on_photographs():
     hits = []
     for sample in birds:
         a = source(protocol.picture(sample.picture)[None])[0]
-        box = boxes_from_map(np.kron(a, np.ones((8, 8))), [.35], inclusive=True)[0]
+        box = boxes_from_map(np.kron(a, np.ones((2, 2))), [.35], inclusive=True)[0]
         hits.append(box_iou(box, protocol.boxes(sample.boxes, sample.size), inclusive=True).max() >= .5)
     assert np.mean(hits) > .69
