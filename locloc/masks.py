@@ -97,13 +97,13 @@ class GrabCutParams:
 PRESETS = {
     "paper": GrabCutParams(.02, .75),
     "released_code": GrabCutParams(.03, .10),
-    "lowlevel": GrabCutParams(.05, .70, split=.40),
-    "locloc-tiny": GrabCutParams(.20, .80, split=.50),
-    "lowlevel+locloc-tiny": GrabCutParams(.12, .70, split=.30),
+    "lowlevel": GrabCutParams(.12, .60, split=.30),
+    "locloc-tiny": GrabCutParams(.12, .70, split=.40),
+    "lowlevel+locloc-tiny": GrabCutParams(.20, .50, split=.50),
 }
 
 # %% ../nbs/05_masks.ipynb #05_masks-017
-PPD_THRESHOLDS = {"paper": .05, "released_code": .05, "lowlevel": .35, "locloc-tiny": .40, "lowlevel+locloc-tiny": .35}
+PPD_THRESHOLDS = {"paper": .05, "released_code": .05, "lowlevel": .35, "locloc-tiny": .40, "lowlevel+locloc-tiny": .40}
 
 # %% ../nbs/05_masks.ipynb #05_masks-018
 def _preset(table, name):

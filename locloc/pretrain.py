@@ -38,6 +38,7 @@ class PretrainConfig:
     init:Path|None=None     # start from these weights of locloc-tiny (a second round); None: random ones
     attention:str="lowlevel" # whose GrabCut masks are imitated; a locloc-tiny in it is that of `init`
     thresholds:tuple[tuple[float, float, float], ...]=((.12, .7, .3), (.05, .6, .2)) # δ0, δ1 and split; several settings: the mean of their masks is the target
+    min_side:float=.45      # smallest side of a random view, in sides of the picture, (0, 1]
     epochs:int=20           # passes over all pictures
     small_epochs:int=6      # the first so many at 128 px, the others at 224 px
     batch_size:int=32       # pictures a step
@@ -123,19 +124,21 @@ def random_views(
     targets:torch.Tensor,  # (B, 1, s, s) uint8, 0 to 255
     size:int,              # side of the views, px
     generator:torch.Generator, # on the same device
+    min_side:float=.45,    # smallest side of a view, in sides of the picture, (0, 1]
 )->tuple:                  # (B, 3, size, size) and (B, 1, size/8, size/8) float32 in [0, 1]: colours; share of object in each quarter of a token
     "A random warp of every picture and its target, and other colours"
-    moves = _random_moves(len(pictures), generator)
+    if not 0 < min_side <= 1: raise ValueError(f"min_side must be in (0, 1], got {min_side}")
+    moves = _random_moves(len(pictures), generator, min_side)
     views = _warped(pictures, moves, size), _warped(targets, moves, size // 8)
     return _recolour(views[0], generator), views[1]
 
 # %% ../nbs/17_pretrain.ipynb #17_pretrain-012
 def _uniform(n, low, high, generator): return torch.rand(n, generator=generator, device=generator.device) * (high - low) + low
 
-def _random_moves(n, generator):
+def _random_moves(n, generator, min_side):
     "(n, 2, 3) affine maps from a view to its picture, both from -1 to 1"
     draw = lambda low, high: _uniform(n, low, high, generator)
-    side, stretch, turn = draw(.45, 1), draw(-.2, .2).exp(), .12 * torch.randn(n, generator=generator, device=generator.device)
+    side, stretch, turn = draw(min_side, 1), draw(-.2, .2).exp(), .12 * torch.randn(n, generator=generator, device=generator.device)
     w, h, flip = (side * stretch).clamp(max=1), (side / stretch).clamp(max=1), draw(0, 1).round() * 2 - 1
     x, y = draw(-1, 1) * (1 - side), draw(-1, 1) * (1 - side)
     rows = flip * w * turn.cos(), -h * turn.sin(), x, flip * w * turn.sin(), h * turn.cos(), y
@@ -219,7 +222,7 @@ def _epoch_batches(data, config, epoch):
     size, pool = 128 if epoch < config.small_epochs else 224, data.teaches.nonzero()[:, 0]
     order = pool[torch.randperm(len(pool), generator=generator, device=pool.device)]
     for chosen in order.tensor_split(max(len(order) // config.batch_size, 1)):
-        views, targets = random_views(data.pictures[chosen], data.targets[chosen], size, generator)
+        views, targets = random_views(data.pictures[chosen], data.targets[chosen], size, generator, config.min_side)
         yield _normalized(views), targets[:, 0], data.trusted[chosen], data.labels[chosen]
 
 # %% ../nbs/17_pretrain.ipynb #17_pretrain-024
