@@ -30,11 +30,24 @@ def test_views_move_picture_and_target_together():
 
 def test_a_view_of_the_whole_picture_is_the_picture(monkeypatch):
     picture, target = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8), torch.randint(0, 256, (2, 1, 8, 8), dtype=torch.uint8)
-    monkeypatch.setattr(locloc.pretrain, "_random_moves", lambda n, generator: torch.eye(2, 3).expand(n, -1, -1))
+    monkeypatch.setattr(locloc.pretrain, "_random_moves", lambda n, *_: torch.eye(2, 3).expand(n, -1, -1))
     monkeypatch.setattr(locloc.pretrain, "_recolour", lambda x, generator: x)
     seen, share = views(picture, target, 64, 0)
     torch.testing.assert_close(seen, picture / 255, atol=1e-4, rtol=0)
     torch.testing.assert_close(share, target / 255, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("min_side", [.45, .75])
+def test_views_keep_min_side(min_side):
+    moves = locloc.pretrain._random_moves(4000, torch.Generator().manual_seed(0), min_side)
+    kept = torch.linalg.det(moves[:, :, :2]).abs() # share of the picture's area
+    assert min_side**2 * .99 < kept.min() < min_side**2 * 1.1 and kept.max() <= 1 + 1e-5
+
+
+@pytest.mark.parametrize("min_side", [0, 1.1, float("nan")])
+def test_views_refuse_min_side(min_side):
+    images = torch.zeros((1, 3, 8, 8), dtype=torch.uint8)
+    with pytest.raises(ValueError, match="min_side"): random_views(images, images[:, :1], 8, torch.Generator(), min_side)
 
 
 def test_same_seed_same_views():
