@@ -54,6 +54,9 @@ class PretrainConfig:
     bf16:bool=False         # forward and backward in bfloat16
     seed:int=0              # of weights, order and augmentation
 
+    def __post_init__(self):
+        if not 0 < self.min_side <= 1: raise ValueError(f"min_side must be in (0, 1], got {self.min_side}")
+
 # %% ../nbs/17_pretrain.ipynb #17_pretrain-006
 @dataclass(frozen=True)
 class PretrainData:
@@ -127,7 +130,6 @@ def random_views(
     min_side:float=.45,    # smallest side of a view, in sides of the picture, (0, 1]
 )->tuple:                  # (B, 3, size, size) and (B, 1, size/8, size/8) float32 in [0, 1]: colours; share of object in each quarter of a token
     "A random warp of every picture and its target, and other colours"
-    if not 0 < min_side <= 1: raise ValueError(f"min_side must be in (0, 1], got {min_side}")
     moves = _random_moves(len(pictures), generator, min_side)
     views = _warped(pictures, moves, size), _warped(targets, moves, size // 8)
     return _recolour(views[0], generator), views[1]
