@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['CONTOURS', 'box_iou', 'as_bytes', 'boxes_from_map', 'mask_box', 'scale_boxes', 'crop_boxes', 'centred_box']
 
-# %% ../nbs/00_boxes.ipynb #00_boxes-003
+# %% ../nbs/00_boxes.ipynb #boxes-003
 import cv2
 import numpy as np
 from numba import njit
 
-# %% ../nbs/00_boxes.ipynb #00_boxes-005
+# %% ../nbs/00_boxes.ipynb #boxes-005
 def _as_boxes(boxes):
     "(4,) or (N, 4) numbers -> (N, 4) float64, checked"
     boxes = np.asarray(boxes, dtype=np.float64)
@@ -23,7 +23,7 @@ def _as_boxes(boxes):
         raise ValueError(f"boxes must be finite with x0 <= x1 and y0 <= y1, got {boxes[wrong][0].tolist()}")
     return boxes
 
-# %% ../nbs/00_boxes.ipynb #00_boxes-006
+# %% ../nbs/00_boxes.ipynb #boxes-006
 def box_iou(
     a, # (N, 4) boxes x0 y0 x1 y1, or one box (4,)
     b, # (M, 4) boxes x0 y0 x1 y1, or one box (4,)
@@ -36,7 +36,7 @@ def box_iou(
     union = area(a[..., :2], a[..., 2:]) + area(b[..., :2], b[..., 2:]) - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
-# %% ../nbs/00_boxes.ipynb #00_boxes-012
+# %% ../nbs/00_boxes.ipynb #boxes-012
 def _jit(function):
     "Compiled without the interpreter's lock; kept on disk if there is a place for it"
     try: return njit(function, cache=True, nogil=True, error_model="numpy")
@@ -52,7 +52,7 @@ def _times_255(score_map): # (H, W) float -> the same in whole numbers; are all 
             pixels[y, x] = np.uint8(np.int32(value*255))
     return pixels, right
 
-# %% ../nbs/00_boxes.ipynb #00_boxes-013
+# %% ../nbs/00_boxes.ipynb #boxes-013
 def as_bytes(
     score_map, # (H, W) float in [0, 1], or bool
 ): # (H, W) uint8, cut off, not rounded; raises ValueError on anything else
@@ -64,7 +64,7 @@ def as_bytes(
     if not right: raise ValueError(f"score_map must be finite and in [0, 1], got values from {score_map.min()} to {score_map.max()}")
     return pixels
 
-# %% ../nbs/00_boxes.ipynb #00_boxes-014
+# %% ../nbs/00_boxes.ipynb #boxes-014
 CONTOURS = ("largest", "pixels", "all")
 
 def _outlines(kept, rule):
@@ -76,7 +76,7 @@ def _outlines(kept, rule):
     if rule == "largest" and len(found) > 1: found = [max(found, key=cv2.contourArea)]
     return [cv2.boundingRect(o) for o in found]
 
-# %% ../nbs/00_boxes.ipynb #00_boxes-015
+# %% ../nbs/00_boxes.ipynb #boxes-015
 def boxes_from_map(
     score_map, # (H, W) float in [0, 1], or bool
     thresholds, # shares of the map's largest value, [0, 1]; one number or many
@@ -97,7 +97,7 @@ def boxes_from_map(
         known[step] = boxes if len(boxes) else np.zeros((1, 4))
     return [known[step] for step in steps]
 
-# %% ../nbs/00_boxes.ipynb #00_boxes-023
+# %% ../nbs/00_boxes.ipynb #boxes-023
 def mask_box(
     mask, # (H, W) bool
 ): # (1, 4) float64 x0 y0 x1 y1, px; an empty mask: 0 0 0 0
@@ -105,7 +105,7 @@ def mask_box(
     ys, xs = (np.flatnonzero(np.any(mask, axis)) for axis in (1, 0))
     return np.array([[xs[0], ys[0], xs[-1] + 1, ys[-1] + 1] if len(xs) else [0] * 4], dtype=np.float64)
 
-# %% ../nbs/00_boxes.ipynb #00_boxes-026
+# %% ../nbs/00_boxes.ipynb #boxes-026
 def scale_boxes(
     boxes, # (N, 4) x0 y0 x1 y1, px of a picture of `from_size`
     from_size, # (H, W) px
@@ -115,7 +115,7 @@ def scale_boxes(
     (h0, w0), (h1, w1) = from_size, to_size
     return _as_boxes(boxes) * np.tile([w1, h1], 2) / np.tile([w0, h0], 2)
 
-# %% ../nbs/00_boxes.ipynb #00_boxes-027
+# %% ../nbs/00_boxes.ipynb #boxes-027
 def crop_boxes(
     boxes, # (N, 4) x0 y0 x1 y1, px
     window, # (4,) x0 y0 x1 y1, px of the same picture
@@ -125,7 +125,7 @@ def crop_boxes(
     corners = np.clip(_as_boxes(boxes).reshape(-1, 2, 2), window[:2], window[2:]) - window[:2]
     return corners.reshape(-1, 4)
 
-# %% ../nbs/00_boxes.ipynb #00_boxes-031
+# %% ../nbs/00_boxes.ipynb #boxes-031
 def centred_box(
     size, # (H, W) px
     share, # box side / picture side, (0, 1]

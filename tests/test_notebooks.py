@@ -10,7 +10,6 @@ import pytest
 root = Path(__file__).parents[1]
 notebooks = sorted((root/"nbs").rglob("*.ipynb"))
 modules = sorted(p for p in (root/"locloc").glob("*.py") if not p.name.startswith("_"))
-ORDER = "boxes scenes layouts data fetch backbone attention grabcut masks augment geg lfdm metrics model train plot evaluate pretrain workbench widgets cli".split()
 
 
 def cells(path): return json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -19,6 +18,9 @@ def cells(path): return json.loads(path.read_text(encoding="utf-8"))["cells"]
 def exported_name(path):
     names = [m[1] for c in cells(path) if c["cell_type"] == "code" and (m := re.match(r"#\| default_exp (\S+)", "".join(c["source"])))]
     return names[0] if names else None
+
+
+NUMBERS = {exported_name(path): int(path.stem[:2]) for path in notebooks if exported_name(path)}
 
 
 def test_there_are_notebooks(): assert len(notebooks) >= 15
@@ -54,4 +56,4 @@ def test_module_imports_only_earlier_ones(path):
         elif isinstance(node, ast.ImportFrom): others.add(node.module.split(".")[0])
         elif isinstance(node, ast.Import): others |= {a.name.split(".")[0] for a in node.names}
     assert not others & {"nbdev", "fastcore", "execnb"}
-    assert all(ORDER.index(s) < ORDER.index(path.stem) for s in siblings if s), f"{path.stem} imports {siblings}"
+    assert all(NUMBERS[s] < NUMBERS[path.stem] for s in siblings if s), f"{path.stem} imports {siblings}"
