@@ -16,7 +16,8 @@ def seconds(vit, images, attention):
     "Wall time of one forward pass"
     start = time.perf_counter()
     vit(images, attention=attention)
-    if images.is_cuda: torch.cuda.synchronize()
+    if images.is_cuda:
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
@@ -34,7 +35,8 @@ def main():
     print("| batch | plain, ms | with attention, ms | ratio | quartiles of the ratio |\n|---|---|---|---|---|")
     for batch in args.batches:
         images = torch.randn(batch, 3, 224, 224, device=args.device)
-        for attention in (False, True, False, True): seconds(vit, images, attention) # warm-up
+        for attention in (False, True, False, True):
+            seconds(vit, images, attention) # warm-up
         rounds = []
         for i in range(args.rounds):
             order = (False, True) if i % 2 else (True, False)
@@ -45,4 +47,5 @@ def main():
         print(f"| {batch} | {plain:.1f} | {with_:.1f} | {ratio:.3f} | {low:.3f}–{high:.3f} |", flush=True)
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import tyro
 
+
 @dataclass(frozen=True)
 class Args:
     data:tuple[str, ...]           # data sets: `scenes`, or folders; their figures are averaged
@@ -28,10 +29,12 @@ def told(setting):
 
 def table(rows):
     print("| method | δ0 or threshold | δ1 | split | mask IoU | GT-known Loc |\n|---|---|---|---|---|---|")
-    for row in rows: print(f"| {row['method']} | {told(row['setting'])} | {row['mask_iou']:.1f} | {row['gt_known']:.1f} |")
+    for row in rows:
+        print(f"| {row['method']} | {told(row['setting'])} | {row['mask_iou']:.1f} | {row['gt_known']:.1f} |")
 
 def main(args):
-    if args.split == "test" and not args.oracle: raise SystemExit("thresholds are chosen on a train split; --oracle allows split=test and is not a preset")
+    if args.split == "test" and not args.oracle:
+        raise SystemExit("thresholds are chosen on a train split; --oracle allows split=test and is not a preset")
     from locloc.attention import load_attention
     from locloc.data import load_dataset
     from locloc.masks import choose_params, params_grid
@@ -39,16 +42,22 @@ def main(args):
     source, found = load_attention(args.attention, weights=args.weights), {}
     for data in args.data:
         dataset = load_dataset(data, split=args.split)
-        if args.held_out: dataset = dataset.subset(np.flatnonzero(held_out_pictures([s.boxes for s in dataset], args.held_out)))
-        if args.count: dataset = dataset.subset(args.count)
+        if args.held_out:
+            dataset = dataset.subset(np.flatnonzero(held_out_pictures([s.boxes for s in dataset], args.held_out)))
+        if args.count:
+            dataset = dataset.subset(args.count)
         rows = choose_params(dataset, source, params_grid(args.delta0, args.delta1, args.split_at), workers=args.workers)
         print(f"\n## {args.attention} on {data}, {args.split}, {len(dataset)} pictures{', ORACLE' * args.oracle}\n")
-        for method in ("GrabCut", "PPD"): table([row for row in rows if row["method"] == method][:args.top]); print()
-        for row in rows: found.setdefault((row["method"], row["setting"]), []).append([row["mask_iou"], row["gt_known"]])
+        for method in ("GrabCut", "PPD"):
+            table([row for row in rows if row["method"] == method][:args.top])
+            print()
+        for row in rows:
+            found.setdefault((row["method"], row["setting"]), []).append([row["mask_iou"], row["gt_known"]])
     print("\n## Best over all, by the mean of what is known (mask IoU, else GT-known Loc)\n")
     mean = {key: np.mean([m if m == m else g for m, g in figures]) for key, figures in found.items()}
     for method in ("GrabCut", "PPD"):
         best = max((key for key in mean if key[0] == method), key=mean.get)
         print(f"- {method}: {best[1]}: {mean[best]:.1f}")
 
-if __name__ == "__main__": main(tyro.cli(Args, description=__doc__))
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))

@@ -86,7 +86,8 @@ def energy(views):
     for picture, attention, _ in views[:: max(len(views)//50, 1)][:50]:
         small = cv2.resize(picture, (48, 48), interpolation=cv2.INTER_AREA)
         marks = trimap(attention, .05, .7, (48, 48), .4)
-        if not kernel._undecided(marks): continue
+        if not kernel._undecided(marks):
+            continue
         odds, links, gaussians = odds_and_links(small, marks)
         mask = grabcut(small, marks)
         gaps.append(energy(mask, marks, odds, links) - least_energy(marks, odds, links))
@@ -103,7 +104,8 @@ def profile(views):
         rows = []
         for picture, attention, _ in views:
             marks = marks_of(attention, p)
-            if not kernel._undecided(marks): continue
+            if not kernel._undecided(marks):
+                continue
             links, t0 = timed(kernel._make_links, picture)
             (colours, n), t1 = timed(kernel._name_colours, picture, 6)
             moments, t2 = timed(kernel._take_moments, picture, colours, n)
@@ -148,11 +150,15 @@ def main():
     for _, sample in spread(args.data, args.split, args.count):
         picture, mask = protocol.picture(sample.picture), sample.mask
         views.append((picture, source(picture[None])[0], None if mask is None else protocol.mask(mask)))
-    for p in SETTINGS: grabcut(views[0][0], marks_of(views[0][1], p)) # compiled or read from disk
+    for p in SETTINGS:
+        grabcut(views[0][0], marks_of(views[0][1], p)) # compiled or read from disk
     masked = [view for view in views if view[2] is not None]
     for part in args.only:
-        if part != "truth": globals()[part](views)
-        elif masked: truth(masked)
+        if part != "truth":
+            globals()[part](views)
+        elif masked:
+            truth(masked)
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

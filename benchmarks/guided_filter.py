@@ -53,9 +53,11 @@ def main():
             for radius, eps in itertools.product(RADII, EPSILONS):
                 for of, levels, score_map in (("attention", THRESHOLDS, fine), ("GrabCut's mask", (.5,), cut.astype(np.float32))):
                     soft = filtered(picture, score_map, radius, eps)
-                    for level in levels: scores[of].setdefault((radius, eps, level), []).append(mask_iou(soft >= level, true))
+                    for level in levels:
+                        scores[of].setdefault((radius, eps, level), []).append(mask_iou(soft >= level, true))
     best = {of: max(found, key=lambda s: np.mean(found[s])) for of, found in scores.items()}
-    for of, (radius, eps, level) in best.items(): print(f"chosen on train for {of}: radius {radius} px, ε {eps}, threshold {level:.2f}; IoU there {np.mean(scores[of][best[of]]):.3f}")
+    for of, (radius, eps, level) in best.items():
+        print(f"chosen on train for {of}: radius {radius} px, ε {eps}, threshold {level:.2f}; IoU there {np.mean(scores[of][best[of]]):.3f}")
     print(f"\n| {args.attention}, test pictures | hard threshold | guided filter of the attention | GrabCut | guided filter of GrabCut's mask | ms: filter | GrabCut |\n|---|---:|---:|---:|---:|---:|---:|")
     for data in args.data:
         rows = []
@@ -67,4 +69,5 @@ def main():
         print(f"| {data} ({len(rows)}) | " + " | ".join(f"{m:.3f}" for m in np.mean(rows, 0)[:4]) + " | " + " | ".join(f"{m:.1f}" for m in np.median(rows, 0)[4:]) + " |")
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -49,4 +49,5 @@ def main():
         print("kept:", [f"{p.stat().st_size/1e6:.0f} MB" for p in Path(folder).glob("*.npz")])
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -40,7 +40,8 @@ def kill(folder, args, rng, workers):
     before, running = count(folder), start(folder, args, workers)
     wanted, send = before + rng.randint(1, max(1, args.masks//(args.kills + 2) * 2 - 20)), rng.choice((os.kill, os.killpg))
     while count(folder) < wanted:
-        if not running.is_alive(): return None
+        if not running.is_alive():
+            return None
         time.sleep(.001)
     time.sleep(rng.uniform(0, .02))
     send(running.pid, signal.SIGKILL)
@@ -53,7 +54,8 @@ def files(folder): return {f.relative_to(folder).as_posix(): f.read_bytes() for 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in dict(kills=50, masks=2000, size=32, seed=0, pool=5).items(): parser.add_argument(f"--{name}", type=int, default=default)
+    for name, default in dict(kills=50, masks=2000, size=32, seed=0, pool=5).items():
+        parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
     rng = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -74,4 +76,5 @@ def main():
     raise SystemExit(not same or len(done) < args.kills)
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

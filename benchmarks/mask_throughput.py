@@ -23,7 +23,7 @@ from PIL import Image
 
 from locloc.attention import load_attention
 from locloc.data import get_protocol, load_dataset
-from locloc.masks import GrabCutParams, MaskStore, PRESETS, grabcut_mask, make_masks
+from locloc.masks import PRESETS, GrabCutParams, MaskStore, grabcut_mask, make_masks
 from locloc.scenes import make_scene
 
 
@@ -42,7 +42,8 @@ def measure_workers(args):
     print(f"| attention | 1 worker, pictures/s | 2 workers | ratio, median of {args.rounds} rounds of {len(dataset)} (smallest to largest) | parent, ms of CPU a picture |\n|---|---:|---:|---:|---:|")
     for name in args.attention:
         source, rounds = load_attention(name), []
-        for _ in range(args.rounds): rounds.append([figure for workers in (1, 2) for figure in rate(dataset, source, workers)])
+        for _ in range(args.rounds):
+            rounds.append([figure for workers in (1, 2) for figure in rate(dataset, source, workers)])
         ratios = sorted(two / one for one, _, two, _ in rounds)
         one, _, two, parent = map(statistics.median, zip(*rounds))
         print(f"| {name} | {one:.1f} | {two:.1f} | {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) | {parent:.1f} |", flush=True)
@@ -59,8 +60,10 @@ make_masks(load_dataset(sys.argv[1], "train"), sys.argv[2], "locloc-tiny", size=
 def links(folder, count, different=64):
     "An index.csv of so many pictures of 64 px, links to a few different ones"
     (folder/"images").mkdir(parents=True)
-    for i in range(different): Image.fromarray(make_scene(i, size=64)[0]).save(folder/f"{i}.png")
-    for i in range(count): os.symlink(f"../{i % different}.png", folder/f"images/{i:05d}.png")
+    for i in range(different):
+        Image.fromarray(make_scene(i, size=64)[0]).save(folder/f"{i}.png")
+    for i in range(count):
+        os.symlink(f"../{i % different}.png", folder/f"images/{i:05d}.png")
     rows = [f"images/{i:05d}.png,thing,train,64,64,,,,," for i in range(count)]
     (folder/"index.csv").write_text("\n".join(["image,class,split,width,height,x0,y0,x1,y1,mask", *rows]))
 
@@ -77,7 +80,8 @@ def measure_memory(args):
         links(Path(folder)/"data", args.masks)
         running = psutil.Popen([sys.executable, "-c", RUN, f"{folder}/data", f"{folder}/masks"])
         for share in (.1, .25, .5, .75, .98):
-            while (there := sum(len(names) for _, _, names in os.walk(f"{folder}/masks"))) < share * args.masks: time.sleep(.1)
+            while (there := sum(len(names) for _, _, names in os.walk(f"{folder}/masks"))) < share * args.masks:
+                time.sleep(.1)
             parent, children = memory(running)
             print(f"{there:6} masks: parent {parent:.0f} MB, others {', '.join(f'{m:.0f}' for m in children)} MB", flush=True)
         assert running.wait() == 0 and len(MaskStore(f"{folder}/masks")) == args.masks
@@ -102,7 +106,8 @@ def measure_parts(args):
             mask = timed("cut", grabcut_mask, picture, maps[name], PRESETS.get(name, GrabCutParams()))
             timed("write", store.write, sample.id, mask)
     print("| step | ms a picture, median |\n|---|---:|")
-    for name, each in times.items(): print(f"| {name} | {statistics.median(each):.2f} |")
+    for name, each in times.items():
+        print(f"| {name} | {statistics.median(each):.2f} |")
 
 
 START = """
@@ -124,9 +129,11 @@ def measure_start(args):
         for full in (False, True):
             for i in range(count * full):
                 k = i*1000//count
-                if i*1000//count != (i - 1)*1000//count: (last := store/f"train/n{10**7 + k:08d}").mkdir(parents=True, exist_ok=True)
+                if i*1000//count != (i - 1)*1000//count:
+                    (last := store/f"train/n{10**7 + k:08d}").mkdir(parents=True, exist_ok=True)
                 open(last/f"n{10**7 + k:08d}_{i}.png", "wb").close()
-            for _ in range(2): told = subprocess.run([sys.executable, "-c", START, lists, store], env=os.environ | {"LOCLOC_CACHE": folder}, capture_output=True, text=True, check=True)
+            for _ in range(2):
+                told = subprocess.run([sys.executable, "-c", START, lists, store], env=os.environ | {"LOCLOC_CACHE": folder}, capture_output=True, text=True, check=True)
             print(told.stdout, end="", flush=True)
 
 
@@ -135,11 +142,13 @@ def main():
     parser.add_argument("what", nargs="*", default=["workers", "memory", "parts", "start"])
     parser.add_argument("--data", default="scenes")
     parser.add_argument("--attention", nargs="+", default=["lowlevel", "locloc-tiny"])
-    for name, default in dict(rounds=5, pictures=48, masks=20_000, names=1_281_167).items(): parser.add_argument(f"--{name}", type=int, default=default)
+    for name, default in dict(rounds=5, pictures=48, masks=20_000, names=1_281_167).items():
+        parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
     for what in args.what:
         print(f"\n{what}", flush=True)
         dict(workers=measure_workers, memory=measure_memory, parts=measure_parts, start=measure_start)[what](args)
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

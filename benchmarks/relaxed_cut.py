@@ -42,7 +42,8 @@ def relaxed(cost, links, least, most, steps):
                 a, b = ends(ahead, step)
                 f.add_(a - b, alpha=SIGMA).copy_(torch.minimum(torch.maximum(f, -c), c))
                 a, b = ends(pull, step)
-                a += f; b -= f
+                a += f
+                b -= f
             new = torch.minimum(torch.maximum(x - TAU*pull, least), most)
             ahead, x = 2*new - x, new
         yield x
@@ -67,7 +68,8 @@ def main():
     parser.add_argument("--steps", type=int, nargs="+", default=[50, 100, 200, 400, 800])
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    torch.set_num_threads(1); torch.set_flush_denormal(True)
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
     rows, found = list(prepare(load_dataset(args.data, split="test").subset(args.count))), []
     for start in range(0, len(rows), args.batch):
         marks, odds, links = (np.array(a) for a in list(zip(*rows[start:start + args.batch]))[:3])
@@ -87,4 +89,5 @@ def main():
         print(f"| {steps} steps | {took.mean():.1f} | {abs(gap).mean():.2%} | {abs(gap).max():.2%} | {same.mean():.4f} | {true.mean():.4f} |")
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

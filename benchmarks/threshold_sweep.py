@@ -65,7 +65,8 @@ def plain(score_map, truth, thresholds, every):
     for threshold in thresholds:
         kept = cv2.threshold(pixels, int(threshold*pixels.max()), 255, cv2.THRESH_BINARY)[1]
         found = cv2.findContours(kept, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[0]
-        if not every: found = [max(found, key=cv2.contourArea)]
+        if not every:
+            found = [max(found, key=cv2.contourArea)]
         boxes.append([(x, y, min(x + w, SIZE - 1), min(y + h, SIZE - 1)) for x, y, w, h in map(cv2.boundingRect, found)])
     return best_ious(boxes, truth, inclusive=True)
 
@@ -93,7 +94,8 @@ def main():
     parser.add_argument("--model", help="a trained model's folder")
     parser.add_argument("--data", help="a data set with boxes, as `locloc evaluate` takes it")
     args = parser.parse_args()
-    if bool(args.model) != bool(args.data): parser.error("--model and --data go together")
+    if bool(args.model) != bool(args.data):
+        parser.error("--model and --data go together")
     kinds = {"GEG": lambda: list(of_model(args.model, args.data, args.maps))} if args.model else {kind.__name__: partial(all_made, kind, args.maps) for kind in (localizer, attention, smooth, noise)}
     cv2.setNumThreads(1)
     print(f"{'maps':<12}{'step':>6}{'plain':>12}{'sweep':>10}{'ratio':>8}{'2 threads':>11}")
@@ -110,4 +112,5 @@ def main():
         print(f"{name:<12}{step:>6g}{slow:>9.2f} ms{fast:>7.3f} ms{slow/fast:>8.1f}{twice_as_fast(metric, maps):>11.2f}", flush=True)
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

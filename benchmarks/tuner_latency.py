@@ -42,18 +42,22 @@ def in_the_browser(data, attention, size, presses):
     sys.path.insert(0, str(Path(__file__).parents[1]/"tests"))
     import test_browser as t
     with tempfile.TemporaryDirectory() as folder, t.playwright.sync_playwright() as p:
-        import re, subprocess
+        import re
+        import subprocess
         log, port = Path(folder)/"log", t.free_port()
         code = f"from locloc.cli import main; main({['tune', data, '--attention', attention, '--size', str(size), '--no-browser', '--port', str(port)]})"
-        with log.open("w") as said: process = subprocess.Popen([sys.executable, "-c", code], cwd=folder, stdout=said, stderr=said, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+        with log.open("w") as said:
+            process = subprocess.Popen([sys.executable, "-c", code], cwd=folder, stdout=said, stderr=said, env=os.environ | {"PYTHONUNBUFFERED": "1"})
         try:
-            t.wait_for(port, process, log); time.sleep(1)
+            t.wait_for(port, process, log)
+            time.sleep(1)
             page = p.chromium.launch(executable_path=t.chromium, args=t.FLAGS).new_page(viewport=dict(width=1440, height=900))
             page.goto(re.search(r"http://\S+", log.read_text())[0])
             page.wait_for_function("() => document.querySelector('.locloc-panel-grabcut')?.naturalWidth > 100", timeout=90_000)
             page.wait_for_timeout(1500)
             return page.evaluate(WATCH, presses)
-        finally: t.end(process)
+        finally:
+            t.end(process)
 
 
 WATCH = """async presses => {
@@ -93,7 +97,9 @@ def main():
             print(row(f"{size} px, {kind}, kernel", in_the_kernel(tuner, fast, rounds)), flush=True)
         if args.browser:
             found = in_the_browser(args.data, args.attention, size, 12)
-            print(row(f"{size} px, slider → pixels, first", np.array(found["first"]) / 1000)); print(row(f"{size} px, slider → pixels, exact (after .15 s of rest)", np.array(found["exact"]) / 1000), flush=True)
+            print(row(f"{size} px, slider → pixels, first", np.array(found["first"]) / 1000))
+            print(row(f"{size} px, slider → pixels, exact (after .15 s of rest)", np.array(found["exact"]) / 1000), flush=True)
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -21,7 +21,8 @@ from .backbone import load_backbone
 # %% ../nbs/11_attention.ipynb #attention-005
 def _pick(cls_attention, dim, numbers, what):
     "Chosen layers or heads along one axis; negative numbers count from the end"
-    if numbers is None: return cls_attention
+    if numbers is None:
+        return cls_attention
     numbers, size = tuple(np.atleast_1d(numbers).tolist()), cls_attention.shape[dim]
     if not numbers or not all(isinstance(n, int) and -size <= n < size for n in numbers):
         raise ValueError(f"{what} must be numbers from {-size} to {size - 1}, got {numbers}")
@@ -34,7 +35,8 @@ def attention_map(
     heads=None,                 # number or numbers of the heads to average; None: all (paper)
 )->torch.Tensor:                # (B, h, w) float32, each map min-max normalised to [0, 1]; a constant map becomes zeros
     "Self-attention map F^att: mean of heads and layers (paper, Sec. 3.2)"
-    if cls_attention.ndim != 5: raise ValueError(f"wanted cls_attention (B, layers, heads, h, w), got {tuple(cls_attention.shape)}")
+    if cls_attention.ndim != 5:
+        raise ValueError(f"wanted cls_attention (B, layers, heads, h, w), got {tuple(cls_attention.shape)}")
     chosen = _pick(_pick(cls_attention, 1, layers, "layers"), 2, heads, "heads")
     a = chosen.float().mean((1, 2))
     low, high = a.amin((1, 2), keepdim=True), a.amax((1, 2), keepdim=True)
@@ -46,7 +48,8 @@ def lowlevel_features(
     grids:tuple=(28, 14), # cells a side, divisors of 224
 )->list:                # one (cells, cells, 6) float32 a grid: mean L a b, then 0.7 × their standard deviation
     "Colour and texture of the cells of a picture"
-    if picture.shape[:2] != (224, 224): picture = cv2.resize(picture, (224, 224), interpolation=cv2.INTER_AREA)
+    if picture.shape[:2] != (224, 224):
+        picture = cv2.resize(picture, (224, 224), interpolation=cv2.INTER_AREA)
     lab = cv2.cvtColor(cv2.bilateralFilter(picture, 9, 50, 50).astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     cells = [lab.reshape(n, 224 // n, n, 224 // n, 3) for n in grids]
     return [np.concatenate([c.mean((1, 3)), .7 * c.std((1, 3))], -1) for c in cells]
@@ -146,7 +149,8 @@ class CLSAttention:
     def rows(self, pictures): # (B, H, W, 3) uint8 RGB -> (B, layers, heads, h, w) float32 tensor, of all layers and heads
         pictures, P = _check_pictures(pictures), self.backbone.patch_size
         H, W = (max(round(side / P), 1) * P for side in pictures.shape[1:3])
-        if (H, W) != pictures.shape[1:3]: pictures = np.stack([cv2.resize(p, (W, H), interpolation=cv2.INTER_AREA) for p in pictures])
+        if (H, W) != pictures.shape[1:3]:
+            pictures = np.stack([cv2.resize(p, (W, H), interpolation=cv2.INTER_AREA) for p in pictures])
         return self.backbone(self.backbone.normalize(pictures)).cls_attention
 
     def __call__(self, pictures): # (B, H, W, 3) uint8 RGB -> (B, h, w) float32 in [0, 1]
@@ -177,7 +181,9 @@ def load_attention(
         options = lambda n: {} if n == "lowlevel" else dict(weights=weights, layers=layers, heads=heads, **timm_kwargs)
         return Agreement(*(load_attention(n, **options(n)) for n in name.split("+")))
     if name == "lowlevel":
-        if weights or layers or heads or timm_kwargs: raise ValueError("lowlevel has no weights, layers, heads or architecture to choose")
+        if weights or layers or heads or timm_kwargs:
+            raise ValueError("lowlevel has no weights, layers, heads or architecture to choose")
         return LowLevel()
-    if layers is None and name == "locloc-tiny": layers = (-1,)
+    if layers is None and name == "locloc-tiny":
+        layers = (-1,)
     return CLSAttention(load_backbone(name, weights, **timm_kwargs), layers, heads)

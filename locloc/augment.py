@@ -23,8 +23,10 @@ def patch_box(
     anchor="corner", # what the random point is: "corner" (paper) or "centre" (released code)
 )->tuple:            # x0, y0, x1, y1, px, inside the picture
     "Random box whose sides are `sqrt(1 - lam)` of the picture's (Eq. 4)"
-    if anchor not in ("corner", "centre"): raise ValueError(f'anchor must be "corner" or "centre", got {anchor!r}')
-    if not 0 <= lam <= 1: raise ValueError(f"lam must be in [0, 1], got {lam}")
+    if anchor not in ("corner", "centre"):
+        raise ValueError(f'anchor must be "corner" or "centre", got {anchor!r}')
+    if not 0 <= lam <= 1:
+        raise ValueError(f"lam must be in [0, 1], got {lam}")
     whole = np.array([size[1], size[0]])
     sides = whole * np.sqrt(1 - lam)
     start = rng.uniform(0, whole) - (sides / 2 if anchor == "centre" else 0)
@@ -58,7 +60,8 @@ class TrainTransform:
     color_jitter:float=0.      # strength of brightness, contrast and saturation jitter; 0: off
 
     def __post_init__(self):
-        if not 0 < self.crop <= self.resize: raise ValueError(f"need 0 < crop <= resize, got crop={self.crop}, resize={self.resize}")
+        if not 0 < self.crop <= self.resize:
+            raise ValueError(f"need 0 < crop <= resize, got crop={self.crop}, resize={self.resize}")
 
     def __call__(self,
         picture, # (H, W, 3) uint8 RGB
@@ -68,15 +71,18 @@ class TrainTransform:
         (x, y), flip = rng.integers(0, self.resize - self.crop + 1, 2), self.flip and rng.random() < .5
         view = lambda a: np.ascontiguousarray(_squash(a, self.resize)[y:y + self.crop, x:x + self.crop][:, ::-1 if flip else 1])
         picture, mask = view(picture), None if mask is None else view(mask)
-        if self.color_jitter: picture = _jitter(picture, self.color_jitter, rng)
-        if self.randaugment: picture, mask = _randaugment(picture, self.randaugment, rng), None
+        if self.color_jitter:
+            picture = _jitter(picture, self.color_jitter, rng)
+        if self.randaugment:
+            picture, mask = _randaugment(picture, self.randaugment, rng), None
         return picture, mask
 
 # %% ../nbs/20_augment.ipynb #augment-017
 def _squash(array, side):
     "Area averages going down, bilinear going up; a mask is True where at least half of it was"
     method = cv2.INTER_AREA if max(array.shape[:2]) > side else cv2.INTER_LINEAR
-    if array.dtype == bool: return cv2.resize(array.astype(np.float32), (side, side), interpolation=method) >= .5
+    if array.dtype == bool:
+        return cv2.resize(array.astype(np.float32), (side, side), interpolation=method) >= .5
     return cv2.resize(array, (side, side), interpolation=method)
 
 # %% ../nbs/20_augment.ipynb #augment-018
@@ -91,9 +97,13 @@ def _jitter(picture, strength, rng):
 @contextmanager
 def _global_chance(rng):
     states, seed = (random.getstate(), np.random.get_state()), int(rng.integers(2**32))
-    random.seed(seed); np.random.seed(seed)
-    try: yield
-    finally: random.setstate(states[0]); np.random.set_state(states[1])
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
 
 # %% ../nbs/20_augment.ipynb #augment-021
 def _randaugment(picture, config, rng):

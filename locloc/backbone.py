@@ -23,9 +23,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.layers import PatchEmbed, apply_rot_embed_cat
-from timm.models.eva import Eva, checkpoint_filter_fn as _filter_eva
+from timm.models.eva import Eva
+from timm.models.eva import checkpoint_filter_fn as _filter_eva
 from timm.models.resnet import BasicBlock
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn as _filter_vit
+from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import checkpoint_filter_fn as _filter_vit
 from torch import nn
 
 # %% ../nbs/10_backbone.ipynb #backbone-005
@@ -50,7 +52,8 @@ class ConvStem(PatchEmbed):
         **kwargs
     ):
         super().__init__(*args, embed_dim=embed_dim, **kwargs)
-        if self.patch_size != (2 ** len(blocks),) * 2: raise ValueError(f"{len(blocks)} halvings make patches of {2 ** len(blocks)} px, not {self.patch_size}")
+        if self.patch_size != (2 ** len(blocks),) * 2:
+            raise ValueError(f"{len(blocks)} halvings make patches of {2 ** len(blocks)} px, not {self.patch_size}")
         layers, wide = [], (3, *widths, embed_dim)
         for a, b, count in zip(wide, wide[1:], blocks):
             layers += [nn.Conv2d(a, b, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU(), *(BasicBlock(b, b) for _ in range(count))]
@@ -65,8 +68,10 @@ def read_weights(
 ) -> dict: # state dict without wrappers, prefixes and classification heads
     "Weights of a ViT from a file; `FileNotFoundError`, or `ValueError` if it can't be read"
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"no weights file at {path}")
-    try: state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights file at {path}")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as e:
         raise ValueError(f"{path} is not a readable weights file (.safetensors, or .pth with tensors only): {str(e)[:200]}") from e
     for wrapper in ("state_dict", "model", "teacher"):
@@ -108,11 +113,14 @@ def _hub_file(name):
     "Weights of a timm model from the hub's cache, or from the hub where it answers"
     cfg = timm.get_pretrained_cfg(ALIASES.get(name, name))
     repo = cfg and cfg.hf_hub_id
-    if not repo: raise FileNotFoundError(f"{name}: timm knows no public weights; pass a file (weights=, --weights), or weights=False for random ones")
+    if not repo:
+        raise FileNotFoundError(f"{name}: timm knows no public weights; pass a file (weights=, --weights), or weights=False for random ones")
     for file in ("model.safetensors", "pytorch_model.bin"):
-        if isinstance(path := huggingface_hub.try_to_load_from_cache(repo, file), str): return path
+        if isinstance(path := huggingface_hub.try_to_load_from_cache(repo, file), str):
+            return path
     try:
-        if not _hub_answers(): raise ConnectionError("the hub can't be reached")
+        if not _hub_answers():
+            raise ConnectionError("the hub can't be reached")
         return huggingface_hub.hf_hub_download(repo, "model.safetensors")
     except Exception as e:
         url = f"{huggingface_hub.constants.ENDPOINT}/{repo}/resolve/main/model.safetensors"
@@ -122,17 +130,22 @@ def _hub_file(name):
 # %% ../nbs/10_backbone.ipynb #backbone-022
 def _hub_answers(timeout=3):
     "Does the hub answer within a few seconds? `HF_HUB_OFFLINE` is respected"
-    if huggingface_hub.constants.HF_HUB_OFFLINE: return False
-    try: urlopen(Request(huggingface_hub.constants.ENDPOINT, method="HEAD"), timeout=timeout)
-    except HTTPError: return True
-    except (URLError, OSError): return False
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        urlopen(Request(huggingface_hub.constants.ENDPOINT, method="HEAD"), timeout=timeout)
+    except HTTPError:
+        return True
+    except (URLError, OSError):
+        return False
     return True
 
 # %% ../nbs/10_backbone.ipynb #backbone-024
 def _positions(vit, grid):
     "Rotary positions for each block; None where the ViT has none"
     rope = getattr(vit, "rope", None)
-    if rope is None: return [None] * len(vit.blocks)
+    if rope is None:
+        return [None] * len(vit.blocks)
     positions = rope.get_embed(shape=grid)
     return list(positions) if getattr(vit, "rope_mixed", False) else [positions] * len(vit.blocks)
 
@@ -144,13 +157,15 @@ def encode(
 ) -> torch.Tensor: # (B, prefix+N, D) tokens after the last block, before the final norm
     "Tokens through all blocks of a ViT"
     x = embedding
-    for block, rope in zip(vit.blocks, _positions(vit, grid)): x = block(x) if rope is None else block(x, rope=rope)
+    for block, rope in zip(vit.blocks, _positions(vit, grid)):
+        x = block(x) if rope is None else block(x, rope=rope)
     return x
 
 # %% ../nbs/10_backbone.ipynb #backbone-027
 def _turn(k, rope, attn, prefix):
     "Keys as the attention uses them: patches turned by their rotary positions"
-    if rope is None: return k
+    if rope is None:
+        return k
     turned = apply_rot_embed_cat(k[:, :, prefix:], rope, half=getattr(attn, "rotate_half", False))
     return torch.cat([k[:, :, :prefix], turned], 2).type_as(k)
 
@@ -166,9 +181,11 @@ def _watch_cls(
     for i, (block, rope) in enumerate(zip(vit.blocks, _positions(vit, grid))):
         def fill_row(module, args, k, i=i, attn=block.attn, rope=rope): scores[i] = cls.pop() @ _turn(k, rope, attn, vit.num_prefix_tokens).mT
         handles += [block.attn.q_norm.register_forward_hook(keep_query), block.attn.k_norm.register_forward_hook(fill_row)]
-    try: yield
+    try:
+        yield
     finally:
-        for handle in handles: handle.remove()
+        for handle in handles:
+            handle.remove()
 
 # %% ../nbs/10_backbone.ipynb #backbone-030
 def encode_with_attention(
@@ -180,7 +197,8 @@ def encode_with_attention(
     B, N, _ = embedding.shape
     attn, prefix = vit.blocks[0].attn, vit.num_prefix_tokens
     scores = torch.empty(len(vit.blocks), B, attn.num_heads, 1, N, device=embedding.device)
-    with _watch_cls(vit, grid, scores): tokens = encode(vit, embedding, grid)
+    with _watch_cls(vit, grid, scores):
+        tokens = encode(vit, embedding, grid)
     attention = (scores.squeeze(3) * attn.scale).softmax(-1)[..., prefix:]
     return tokens, attention.transpose(0, 1).unflatten(-1, grid)
 
@@ -227,7 +245,8 @@ class FrozenViT(_DescribedViT):
     def grid(self, H, W):
         "Token grid (h, w) of a picture of H × W pixels; `ValueError` if the patch does not divide them"
         P = self.patch_size
-        if H % P or W % P or not H or not W: raise ValueError(f"{self.name}: height and width must be multiples of its patch size {P}, got {H}×{W}")
+        if H % P or W % P or not H or not W:
+            raise ValueError(f"{self.name}: height and width must be multiples of its patch size {P}, got {H}×{W}")
         return H // P, W // P
 
     def normalize(self, pictures):
@@ -258,13 +277,16 @@ class FrozenViT(_DescribedViT):
 def _build(name, timm_kwargs):
     "The architecture behind a name, random weights"
     options = dict(num_classes=0, dynamic_img_size=True) | timm_kwargs
-    if name == "locloc-tiny": return VisionTransformer(**LOCLOC_TINY | options)
+    if name == "locloc-tiny":
+        return VisionTransformer(**LOCLOC_TINY | options)
     timm_name = ALIASES.get(name, name)
     if not timm.is_model(timm_name.split(".")[0]):
         near = difflib.get_close_matches(name, ["locloc-tiny", *ALIASES, *timm.list_models("*vit*")], 3, .4)
         raise ValueError(f"no backbone called {name!r}" + (f"; nearest: {', '.join(near)}" if near else ""))
-    try: return timm.create_model(timm_name, pretrained=False, **options)
-    except TypeError as e: raise ValueError(f"{name}: timm can't build it as a ViT of any picture size: {e}") from e
+    try:
+        return timm.create_model(timm_name, pretrained=False, **options)
+    except TypeError as e:
+        raise ValueError(f"{name}: timm can't build it as a ViT of any picture size: {e}") from e
 
 # %% ../nbs/10_backbone.ipynb #backbone-037
 def load_backbone(

@@ -14,7 +14,8 @@ from numba import njit
 def _as_boxes(boxes):
     "(4,) or (N, 4) numbers -> (N, 4) float64, checked"
     boxes = np.asarray(boxes, dtype=np.float64)
-    if boxes.size == 0: return boxes.reshape(0, 4)
+    if boxes.size == 0:
+        return boxes.reshape(0, 4)
     if boxes.ndim > 2 or boxes.shape[-1] != 4:
         raise ValueError(f"boxes must be (N, 4) x0 y0 x1 y1, got shape {boxes.shape}")
     boxes = boxes.reshape(-1, 4)
@@ -39,8 +40,10 @@ def box_iou(
 # %% ../nbs/00_boxes.ipynb #boxes-012
 def _jit(function):
     "Compiled without the interpreter's lock; kept on disk if there is a place for it"
-    try: return njit(function, cache=True, nogil=True, error_model="numpy")
-    except RuntimeError: return njit(function, nogil=True, error_model="numpy")
+    try:
+        return njit(function, cache=True, nogil=True, error_model="numpy")
+    except RuntimeError:
+        return njit(function, nogil=True, error_model="numpy")
 
 @_jit
 def _times_255(score_map): # (H, W) float -> the same in whole numbers; are all values in [0, 1]?
@@ -61,7 +64,8 @@ def as_bytes(
     if score_map.ndim != 2 or score_map.size == 0 or score_map.dtype.kind not in "fb":
         raise ValueError(f"score_map must be (H, W) float in [0, 1] or bool, got {score_map.dtype} {score_map.shape}")
     pixels, right = _times_255(np.ascontiguousarray(score_map, dtype=None if score_map.dtype in (np.float32, np.float64) else np.float64))
-    if not right: raise ValueError(f"score_map must be finite and in [0, 1], got values from {score_map.min()} to {score_map.max()}")
+    if not right:
+        raise ValueError(f"score_map must be finite and in [0, 1], got values from {score_map.min()} to {score_map.max()}")
     return pixels
 
 # %% ../nbs/00_boxes.ipynb #boxes-014
@@ -73,7 +77,8 @@ def _outlines(kept, rule):
         stats = cv2.connectedComponentsWithStats(kept, connectivity=8)[2][1:]
         return stats[stats[:, cv2.CC_STAT_AREA].argmax()][None, :4] if len(stats) else stats[:, :4]
     found = cv2.findContours(kept, cv2.RETR_EXTERNAL if rule == "largest" else cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[0]
-    if rule == "largest" and len(found) > 1: found = [max(found, key=cv2.contourArea)]
+    if rule == "largest" and len(found) > 1:
+        found = [max(found, key=cv2.contourArea)]
     return [cv2.boundingRect(o) for o in found]
 
 # %% ../nbs/00_boxes.ipynb #boxes-015
@@ -84,9 +89,11 @@ def boxes_from_map(
     inclusive=False, # x1, y1 as wsolevaluation writes them: the same numbers, at most W - 1, H - 1
 ): # list, one (K, 4) float64 a threshold, px of the map; no contour: one box 0 0 0 0
     "Boxes around what exceeds each threshold"
-    if contours not in CONTOURS: raise ValueError(f"contours must be one of {', '.join(CONTOURS)}, got {contours!r}")
+    if contours not in CONTOURS:
+        raise ValueError(f"contours must be one of {', '.join(CONTOURS)}, got {contours!r}")
     thresholds = np.atleast_1d(np.asarray(thresholds, dtype=np.float64))
-    if not ((thresholds >= 0) & (thresholds <= 1)).all(): raise ValueError(f"thresholds must be in [0, 1], got {thresholds}")
+    if not ((thresholds >= 0) & (thresholds <= 1)).all():
+        raise ValueError(f"thresholds must be in [0, 1], got {thresholds}")
     pixels, known = as_bytes(score_map), {}
     values, last = np.flatnonzero(np.bincount(pixels.ravel())), np.array(pixels.shape[::-1]) - int(inclusive)
     cuts = (thresholds * values[-1]).astype(int)

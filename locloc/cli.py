@@ -6,10 +6,22 @@
 __all__ = ['COMMANDS', 'Source', 'Masks', 'Tune', 'Train', 'Evaluate', 'Get', 'Check', 'Data', 'Predict', 'Demo', 'Info', 'main']
 
 # %% ../nbs/44_cli.ipynb #cli-003
-import importlib.metadata, importlib.util, json, os, platform, secrets, signal, socket, subprocess, sys, tempfile, time, webbrowser
-from dataclasses import asdict, dataclass, replace
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import webbrowser
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import tyro
 
@@ -72,26 +84,31 @@ class Masks:
         from locloc.masks import check_masks
         problems = check_masks(dataset, self.out, workers)
         print(*problems, f"{self.out}: masks of {len(dataset)} pictures, {len(problems) or 'no'} problems", sep="\n")
-        if problems: raise SystemExit(1)
+        if problems:
+            raise SystemExit(1)
 
     def _make(self, dataset, workers):
         from locloc.masks import make_masks, on_accelerator
         shard = _parse_shard(self.shard)
         store = make_masks(dataset, self.out, attention=on_accelerator(self.source.load()), params=self.source.grabcut_params(), size=self.size,
             workers=workers, batch_size=self.batch, shard=shard)
-        if "counts" in store.manifest: print(f"{self.out}: {len(store)} masks; next: locloc train geg --preset tiny --data {self.data} --masks {self.out}")
-        else: print(f"{self.out}: {len(store)} of {len(dataset)} masks; the rest is other shards' work")
+        if "counts" in store.manifest:
+            print(f"{self.out}: {len(store)} masks; next: locloc train geg --preset tiny --data {self.data} --masks {self.out}")
+        else:
+            print(f"{self.out}: {len(store)} of {len(dataset)} masks; the rest is other shards' work")
 
 # %% ../nbs/44_cli.ipynb #cli-007
 def _parse_shard(text):
     i, _, n = text.partition("/")
-    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)): raise ValueError(f"--shard is i/n with i from 1 to n, such as 1/4, got {text!r}")
+    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
+        raise ValueError(f"--shard is i/n with i from 1 to n, such as 1/4, got {text!r}")
     return int(i), int(n)
 
 # %% ../nbs/44_cli.ipynb #cli-010
 def _data(name, split, count=None, pictures=None):
     from locloc.data import load_dataset
-    if count is not None and count < 1: raise ValueError(f"--count must be 1 or more, got {count}")
+    if count is not None and count < 1:
+        raise ValueError(f"--count must be 1 or more, got {count}")
     dataset = load_dataset(name, split=split, pictures=pictures)
     return dataset if count is None else dataset.subset(count)
 
@@ -107,11 +124,14 @@ class Tune:
     browser:bool=True          # open the page; --no-browser: only print its address
 
     def run(self):
-        if not self.pictures: raise ValueError("no picture given: locloc tune PICTURE [PICTURE ...], a folder, or scenes")
-        if not importlib.util.find_spec("voila"): raise ValueError("locloc tune needs voila: pip install voila; or use ThresholdTuner in a notebook")
+        if not self.pictures:
+            raise ValueError("no picture given: locloc tune PICTURE [PICTURE ...], a folder, or scenes")
+        if not importlib.util.find_spec("voila"):
+            raise ValueError("locloc tune needs voila: pip install voila; or use ThresholdTuner in a notebook")
         from locloc.workbench import as_dataset
         pictures = self.pictures[0] if len(self.pictures) == 1 else self.pictures
-        if not len(as_dataset(pictures)): raise ValueError(f"{pictures}: no pictures there")
+        if not len(as_dataset(pictures)):
+            raise ValueError(f"{pictures}: no pictures there")
         self.source.load()
         options = dict(backbone=self.source.attention, weights=self.source.weights, size=self.size, ppd=self.source.ppd_threshold())
         _serve(_PAGE.format(folder=os.getcwd(), pictures=pictures, params=self.source.grabcut_params(), options=options), self)
@@ -124,8 +144,10 @@ def _free_port(port):
     for candidate in range(port, port + 50):
         with socket.socket() as s:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try: s.bind(("127.0.0.1", candidate))
-            except OSError: continue
+            try:
+                s.bind(("127.0.0.1", candidate))
+            except OSError:
+                continue
             return candidate
     raise ValueError(f"ports {port} to {port + 49} are all taken: give another --port")
 
@@ -149,25 +171,33 @@ def _serve(code, options):
         try:
             _wait_for(voila, port)
             print(f"{address}\nCtrl-C ends it; settings are saved in {os.getcwd()}", flush=True)
-            if options.browser: webbrowser.open(address)
-            if voila.wait(): raise ValueError(f"voila ended with status {voila.returncode}")
-        except KeyboardInterrupt: print("\nstopped", flush=True)
+            if options.browser:
+                webbrowser.open(address)
+            if voila.wait():
+                raise ValueError(f"voila ended with status {voila.returncode}")
+        except KeyboardInterrupt:
+            print("\nstopped", flush=True)
         finally:
             _end(voila)
             signal.signal(signal.SIGTERM, before)
 
 def _wait_for(voila, port, patience=60):
     for _ in range(patience * 10):
-        if voila.poll() is not None: raise ValueError(f"voila did not start (status {voila.returncode}); what it said is above")
+        if voila.poll() is not None:
+            raise ValueError(f"voila did not start (status {voila.returncode}); what it said is above")
         with socket.socket() as s:
-            if not s.connect_ex(("localhost", port)): return
+            if not s.connect_ex(("localhost", port)):
+                return
         time.sleep(.1)
     raise ValueError(f"voila did not answer on port {port} within {patience} s")
 
 def _end(voila): # with its kernels
-    if voila.poll() is None: voila.send_signal(signal.SIGINT)
-    try: voila.wait(10)
-    except subprocess.TimeoutExpired: voila.kill()
+    if voila.poll() is None:
+        voila.send_signal(signal.SIGINT)
+    try:
+        voila.wait(10)
+    except subprocess.TimeoutExpired:
+        voila.kill()
 
 # %% ../nbs/44_cli.ipynb #cli-016
 @dataclass(frozen=True)
@@ -192,12 +222,14 @@ class Evaluate:
     workers:int=os.cpu_count() or 1 # threads that open pictures, cut masks and sweep thresholds
 
     def run(self):
-        if not self.protocol: raise ValueError("no protocol given: --protocol NAME [NAME ...]")
+        if not self.protocol:
+            raise ValueError("no protocol given: --protocol NAME [NAME ...]")
         from locloc.evaluate import evaluate
         from locloc.model import LocLoc
         load = lambda path: LocLoc.load(path) if path else None
         model = load(self.model)
-        if model and self.threshold is not None: model.threshold = self.threshold
+        if model and self.threshold is not None:
+            model.threshold = self.threshold
         report = evaluate(_data(self.data, self.split, self.count, self.pictures), model=model, linear=load(self.linear), attention=self.source.load(),
             params=self.source.grabcut_params(), ppd_threshold=self.source.ppd_threshold(), protocols=self.protocol, workers=self.workers,
             train=_mean_of(self.data, self.split, self.pictures), held_out=_data(self.data, self.held_out, self.count, self.pictures) if self.held_out else None)
@@ -205,8 +237,10 @@ class Evaluate:
         print(report.to_markdown(), f"\n{self.out}: report.md, report.json, report.csv and figures")
 
 def _mean_of(name, split, pictures, count=500): # training pictures for the mean box; None: the data set has none, or they are what is evaluated
-    try: return _data(name, "train", count, pictures) if split not in ("train", "all") else None
-    except ValueError: return None
+    try:
+        return _data(name, "train", count, pictures) if split not in ("train", "all") else None
+    except ValueError:
+        return None
 
 # %% ../nbs/44_cli.ipynb #cli-020
 @dataclass(frozen=True)
@@ -231,7 +265,8 @@ class Check:
         count, problems = check_dataset(self.path, self.pictures, self.workers)
         number = sum(map(len, problems.values()))
         print(*problem_lines(problems), f"{self.path}: {count:,} picture{'s'*(count != 1)}, {f'{number:,}' if number else 'no'} problem{'s'*(number != 1)}", sep="\n")
-        if problems: raise SystemExit(1)
+        if problems:
+            raise SystemExit(1)
 
 # %% ../nbs/44_cli.ipynb #cli-021
 @dataclass(frozen=True)
@@ -250,15 +285,18 @@ class Predict:
     out:Path=Path(".")        # folder for NAME_locloc.png
 
     def run(self):
-        if not self.pictures: raise ValueError("no picture given: locloc predict PICTURE [PICTURE ...]")
+        if not self.pictures:
+            raise ValueError("no picture given: locloc predict PICTURE [PICTURE ...]")
         from locloc.data import open_picture
         localize, failed = _predict_with_model(self) if self.model else _predict_with_mask(self), 0
         for path in self.pictures:
-            try: print(f"{path}: {_draw(self.out, path, picture := open_picture(path), *localize(picture))}")
+            try:
+                print(f"{path}: {_draw(self.out, path, picture := open_picture(path), *localize(picture))}")
             except (ValueError, OSError) as e:
                 failed += 1
                 print(f"locloc: {e}", file=sys.stderr)
-        if failed: raise SystemExit(1)
+        if failed:
+            raise SystemExit(1)
 
 # %% ../nbs/44_cli.ipynb #cli-024
 def _predict_with_model(self):
@@ -285,6 +323,7 @@ def _predict_with_mask(self):
 def _draw(out, path, picture, box, score_map, words):
     import cv2
     from matplotlib.figure import Figure
+
     from locloc.plot import show_attention, show_boxes, show_mask, show_picture
     shrink = min(1, 1024/max(picture.shape[:2]))
     small = cv2.resize(picture, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA) if shrink < 1 else picture
@@ -292,8 +331,10 @@ def _draw(out, path, picture, box, score_map, words):
     figure = Figure(figsize=(9, max(1.5, min(12, 4.4*h/w)) + .3), dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2)
     show_boxes(box*shrink, "predicted", show_picture(small, words, left))
-    if score_map.dtype == bool: show_mask(cv2.resize(score_map.astype("uint8"), (w, h), interpolation=cv2.INTER_NEAREST) > 0, small, "mask", right)
-    else: show_attention(score_map, small, "score map", right)
+    if score_map.dtype == bool:
+        show_mask(cv2.resize(score_map.astype("uint8"), (w, h), interpolation=cv2.INTER_NEAREST) > 0, small, "mask", right)
+    else:
+        show_attention(score_map, small, "score map", right)
     out.mkdir(parents=True, exist_ok=True)
     figure.savefig(saved := out/f"{path.stem}_locloc.png")
     return f"{words}, box {' '.join(f'{v:.0f}' for v in box)} -> {saved}"
@@ -333,7 +374,8 @@ class Info:
 
     def run(self):
         rows = _describe(self.folder) if self.folder else _installed()
-        for key, value in rows.items(): print(f"{key:<16}{value}")
+        for key, value in rows.items():
+            print(f"{key:<16}{value}")
 
 def _installed():
     packages = "torch", "torchvision", "timm", "opencv-python", "numpy", "accelerate"
@@ -344,7 +386,8 @@ def _installed():
 
 def _describe(folder):
     found = [p for name in ("manifest.json", "config.json", "report.json") if (p := folder/name).exists()]
-    if not found: raise FileNotFoundError(f"{folder}: no manifest.json, config.json or report.json in it, so it is no mask store, run, model or report")
+    if not found:
+        raise FileNotFoundError(f"{folder}: no manifest.json, config.json or report.json in it, so it is no mask store, run, model or report")
     return {"file": found[0], **json.loads(found[0].read_text(encoding="utf-8"))}
 
 # %% ../nbs/44_cli.ipynb #cli-031
@@ -357,10 +400,14 @@ def main(args:list[str]|None=None):
         if args[:1] == ["train"]:
             from locloc.train import main as run
             run(args[1:])
-        elif args[:1] == ["data"]: tyro.extras.subcommand_cli_from_dict(_DATA, args=args[1:], prog="locloc data", description=Data.__doc__).run()
-        else: tyro.extras.subcommand_cli_from_dict(COMMANDS, args=args, prog="locloc", description=_ABOUT).run()
-    except KeyboardInterrupt as e: raise SystemExit(_fail(str(e) or "stopped; the same command goes on from there", 130))
-    except (ValueError, OSError, FloatingPointError) as e: raise SystemExit(_fail(e, 1))
+        elif args[:1] == ["data"]:
+            tyro.extras.subcommand_cli_from_dict(_DATA, args=args[1:], prog="locloc data", description=Data.__doc__).run()
+        else:
+            tyro.extras.subcommand_cli_from_dict(COMMANDS, args=args, prog="locloc", description=_ABOUT).run()
+    except KeyboardInterrupt as e:
+        raise SystemExit(_fail(str(e) or "stopped; the same command goes on from there", 130))
+    except (ValueError, OSError, FloatingPointError) as e:
+        raise SystemExit(_fail(e, 1))
 
 _ABOUT = "Weakly supervised object localization: from image-level labels, what a picture shows and where. Start with `locloc demo`."
 

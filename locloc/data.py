@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
+
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
+
 from .boxes import CONTOURS, boxes_from_map, centred_box, crop_boxes, mask_box, scale_boxes
 from .layouts import LAYOUTS, find_layout, read_index
 from .scenes import SCENE_CLASSES, make_scene, scene_mask
@@ -30,9 +32,11 @@ def _from_pil(picture):
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I"): # 16 bits a pixel, whatever PIL calls it
         grey = np.asarray(picture).astype(np.float64)
-        if grey.min() < 0 or grey.max() > 65535: raise ValueError("32-bit integers, expected 8 or 16 bits a channel")
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError("32-bit integers, expected 8 or 16 bits a channel")
         picture = Image.fromarray((grey / 257).round().astype(np.uint8))
-    elif picture.mode == "F": raise ValueError("floating-point pixels, expected 8 or 16 bits a channel")
+    elif picture.mode == "F":
+        raise ValueError("floating-point pixels, expected 8 or 16 bits a channel")
     if picture.has_transparency_data:
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
     return np.array(picture.convert("RGB"))
@@ -43,23 +47,30 @@ def _from_array(array):
     array = array.astype(np.uint8) * 255 if array.dtype == bool else array
     if array.dtype != np.uint8 or array.size == 0 or not (array.ndim == 2 or array.ndim == 3 and array.shape[2] in (3, 4)):
         raise PictureError(f"an array must be uint8 (H, W), (H, W, 3) or (H, W, 4) RGB to be a picture, got {array.dtype} {array.shape}")
-    if array.ndim == 3 and array.shape[2] == 3: return np.ascontiguousarray(array)
+    if array.ndim == 3 and array.shape[2] == 3:
+        return np.ascontiguousarray(array)
     return _from_pil(Image.fromarray(array))
 
 # %% ../nbs/05_data.ipynb #data-008
 @contextmanager
 def _reading(name):
     "Whatever goes wrong inside becomes a `PictureError`; decoders raise anything"
-    try: yield
-    except PictureError: raise
-    except FileNotFoundError: why = "no such file"
-    except IsADirectoryError: why = "is a folder, expected a picture"
+    try:
+        yield
+    except PictureError:
+        raise
+    except FileNotFoundError:
+        why = "no such file"
+    except IsADirectoryError:
+        why = "is a folder, expected a picture"
     except Image.UnidentifiedImageError:
         why = "not a picture that can be read" if not isinstance(name, Path) or name.stat().st_size else "the file is empty"
     except Image.DecompressionBombError:
         why = f"more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS"
-    except Exception as error: why = f"cannot be read ({error})"
-    else: return
+    except Exception as error:
+        why = f"cannot be read ({error})"
+    else:
+        return
     raise PictureError(f"{name}: {why}")
 
 # %% ../nbs/05_data.ipynb #data-009
@@ -67,12 +78,15 @@ def open_picture(
     source, # path, PIL picture, or uint8 array (H, W), (H, W, 3) or (H, W, 4)
 ): # (H, W, 3) uint8 RGB; raises PictureError
     "A picture from wherever it is"
-    if isinstance(source, np.ndarray): return _from_array(source)
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
     if isinstance(source, Image.Image):
-        with _reading("picture"): return _from_pil(source)
+        with _reading("picture"):
+            return _from_pil(source)
     if not isinstance(source, (str, PathLike)):
         raise PictureError(f"a picture must be a path, a PIL picture or a uint8 array, got {type(source).__name__}")
-    with _reading(Path(source)), Image.open(source) as picture: return _from_pil(picture)
+    with _reading(Path(source)), Image.open(source) as picture:
+        return _from_pil(picture)
 
 # %% ../nbs/05_data.ipynb #data-015
 @dataclass(frozen=True, eq=False)
@@ -124,7 +138,8 @@ class Dataset(Sequence):
         which, # how many (the same random ones each time, a smaller number within a larger), or their positions
     ): # Dataset
         "Fewer of the samples, in their order"
-        if isinstance(which, (int, np.integer)): which = np.sort(np.random.default_rng(0).permutation(len(self))[:which])
+        if isinstance(which, (int, np.integer)):
+            which = np.sort(np.random.default_rng(0).permutation(len(self))[:which])
         items = [self.samples.items[i] for i in which]
         return replace(self, samples=Samples(self.samples.make, items, self.samples.name), labels=self.labels[np.asarray(which, dtype=int)])
 
@@ -140,9 +155,11 @@ def _scene(split, seed, size, index):
 
 def _scenes(name, split, count=None, size=224, seed=0):
     counts = dict(train=800, val=200, test=200)
-    if split not in counts: raise ValueError(f"scenes have the splits {', '.join(counts)}, got {split!r}")
+    if split not in counts:
+        raise ValueError(f"scenes have the splits {', '.join(counts)}, got {split!r}")
     items = range(counts[split] if count is None else count)
-    if not items: raise ValueError(f"count must be 1 or more, got {count}")
+    if not items:
+        raise ValueError(f"count must be 1 or more, got {count}")
     return Dataset(name, split, SCENE_CLASSES, Samples(partial(_scene, split, seed, size), items, partial(_scene_id, split)), np.array(items, dtype=int) % len(SCENE_CLASSES))
 
 # %% ../nbs/05_data.ipynb #data-021
@@ -155,7 +172,8 @@ def _open_sized(path, size, said):
 
 def _open_mask(path, size):
     if size is None: # as wsolevaluation reads OpenImages' masks, which are not always as large as its pictures: any grey counts
-        with _reading(path), Image.open(path) as mask: return np.asarray(mask.convert("L")) > 0
+        with _reading(path), Image.open(path) as mask:
+            return np.asarray(mask.convert("L")) > 0
     grey = _open_sized(path, size, "its picture")[..., 0]
     return grey > grey.max() // 2
 
@@ -205,10 +223,12 @@ def _image_folder(folder, split):
         raise ValueError(f"{folder} has no folder {split}/; it has {there}")
     parents = [folder/s for s in splits] or [folder]
     classes = tuple(sorted({c for p in parents for c in _folders(p)}))
-    if splits and split != "all": parents = [folder/split]
+    if splits and split != "all":
+        parents = [folder/split]
     items = [(path.relative_to(folder).as_posix(), k) for parent in parents for k, c in enumerate(classes)
         for path in sorted((parent/c).rglob("*")) if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()]
-    if not items: raise ValueError(f"{folder} has neither an index.csv nor pictures in folders named after classes, nor the files of " + "; ".join(f"{l.name} ({l.wants})" for l in LAYOUTS[1:]))
+    if not items:
+        raise ValueError(f"{folder} has neither an index.csv nor pictures in folders named after classes, nor the files of " + "; ".join(f"{l.name} ({l.wants})" for l in LAYOUTS[1:]))
     return Dataset(str(folder), split, classes, Samples(partial(_folder_sample, folder), items, _folder_id), np.array([k for _, k in items]))
 
 # %% ../nbs/05_data.ipynb #data-026
@@ -219,12 +239,16 @@ def load_dataset(
     **options, # scenes: count (train 800, val and test 200), size=224, seed=0
 ): # Dataset; raises ValueError with what to do, a wrong list with file and line
     "Samples of one split of a data set"
-    if str(name_or_path) == "scenes": return _scenes("scenes", split, **options)
-    if options: raise ValueError(f"{', '.join(options)}: options of scenes, not of {name_or_path}")
+    if str(name_or_path) == "scenes":
+        return _scenes("scenes", split, **options)
+    if options:
+        raise ValueError(f"{', '.join(options)}: options of scenes, not of {name_or_path}")
     folder = Path(name_or_path)
-    if not folder.is_dir(): raise ValueError(f"no data set {str(name_or_path)!r}: expected scenes or a folder of pictures")
+    if not folder.is_dir():
+        raise ValueError(f"no data set {str(name_or_path)!r}: expected scenes or a folder of pictures")
     found = find_layout(folder)
-    if not found: return _image_folder(folder, split)
+    if not found:
+        return _image_folder(folder, split)
     index = read_index(*found, split)
     return _indexed(str(folder), split, replace(index, folder=np.array(str(pictures))) if pictures else index)
 
@@ -233,7 +257,8 @@ def _layout(protocol, size):
     "Size of the whole picture before the crop, and the kept window x0 y0 x1 y1 (rounded as torchvision does)"
     h, w = size
     h1, w1 = (protocol.resize if protocol.squash else protocol.resize * n // min(h, w) for n in (h, w))
-    if h1 * w1 > 2**26: raise ValueError(f"a picture of {w} x {h} is too long for the protocol {protocol.name}: use one that squashes")
+    if h1 * w1 > 2**26:
+        raise ValueError(f"a picture of {w} x {h} is too long for the protocol {protocol.name}: use one that squashes")
     x0, y0 = round((w1 - protocol.size) / 2), round((h1 - protocol.size) / 2)
     return (h1, w1), np.array([x0, y0, x0 + protocol.size, y0 + protocol.size])
 
@@ -242,9 +267,12 @@ _CHOICES = {"threshold_rule": ("fixed", "sweep"), "contours": CONTOURS, "map_int
 
 def _check(protocol):
     for field, choices in _CHOICES.items():
-        if (got := getattr(protocol, field)) not in choices: raise ValueError(f"{field} must be one of {', '.join(choices)}, got {got!r}")
-    if not (protocol.crop or protocol.squash): raise ValueError("a protocol that keeps the aspect must crop")
-    if protocol.size > protocol.resize: raise ValueError(f"crop {protocol.crop} exceeds resize {protocol.resize}")
+        if (got := getattr(protocol, field)) not in choices:
+            raise ValueError(f"{field} must be one of {', '.join(choices)}, got {got!r}")
+    if not (protocol.crop or protocol.squash):
+        raise ValueError("a protocol that keeps the aspect must crop")
+    if protocol.size > protocol.resize:
+        raise ValueError(f"crop {protocol.crop} exceeds resize {protocol.resize}")
 
 # %% ../nbs/05_data.ipynb #data-037
 def _resized(protocol, array, how): # (H, W) or (H, W, 3) -> the input's part of it
@@ -262,7 +290,8 @@ def _mask(protocol, mask): # (H, W) bool -> (S, S) bool
 def _boxes(protocol, boxes, size, inclusive=False): # (K, 4) of a picture of this size -> (K, 4) px of the input, clipped
     resized, window = _layout(protocol, size)
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)[:1 if protocol.first_box_only else None]
-    if inclusive: boxes = np.minimum(boxes, np.tile([size[1] - 1, size[0] - 1], 2))
+    if inclusive:
+        boxes = np.minimum(boxes, np.tile([size[1] - 1, size[0] - 1], 2))
     boxes = crop_boxes(scale_boxes(boxes, size, resized), window)
     return np.floor(boxes) if inclusive else boxes
 
@@ -273,20 +302,23 @@ def _to_original(protocol, boxes, size): # (K, 4) px of the input -> (K, 4) px o
 # %% ../nbs/05_data.ipynb #data-040
 def _regions(protocol, mask, ignore=None): # (H, W) bool, None: nothing to ignore -> (S, S) uint8: 1 object, 0 not, 255 ignore
     regions = _resized(protocol, mask.astype(np.uint8), cv2.INTER_NEAREST)
-    if ignore is not None: regions[(_resized(protocol, ignore.astype(np.uint8), cv2.INTER_NEAREST) > 0) & (regions == 0)] = 255
+    if ignore is not None:
+        regions[(_resized(protocol, ignore.astype(np.uint8), cv2.INTER_NEAREST) > 0) & (regions == 0)] = 255
     return regions
 
 def _score_map(protocol, score_map): # (h, w) float over the input -> (S, S) float32 in [0, 1]
     how = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}[protocol.map_interpolation]
     score_map = np.asarray(score_map, dtype=np.float32)
-    if not np.isfinite(score_map).all(): raise ValueError("a score map must be finite")
+    if not np.isfinite(score_map).all():
+        raise ValueError("a score map must be finite")
     stretched = lambda a: (a - a.min()) / np.ptp(a) if np.ptp(score_map) > 0 else np.zeros_like(a)
     wide = cv2.resize(stretched(score_map) if protocol.stretch == "before" else score_map, (protocol.size,) * 2, interpolation=how)
     return wide.clip(0, 1) if protocol.stretch == "before" else stretched(wide)
 
 def _found(protocol, score_map, threshold=None): # (S, S) float in [0, 1] or bool; None: the protocol's threshold -> (K, 4) px of the input
     threshold = protocol.threshold if threshold is None else threshold
-    if protocol.cut == "values": score_map, threshold = np.asarray(score_map) > threshold, .5
+    if protocol.cut == "values":
+        score_map, threshold = np.asarray(score_map) > threshold, .5
     return boxes_from_map(score_map, threshold, protocol.contours, protocol.clamp)[0]
 
 # %% ../nbs/05_data.ipynb #data-041
@@ -333,8 +365,10 @@ def get_protocol(
     name, # one of PROTOCOLS, or a Protocol
 ): # Protocol
     "A protocol by its name"
-    if isinstance(name, Protocol): return name
-    if name not in PROTOCOLS: raise ValueError(f"no protocol {name!r}: expected one of {', '.join(PROTOCOLS)}")
+    if isinstance(name, Protocol):
+        return name
+    if name not in PROTOCOLS:
+        raise ValueError(f"no protocol {name!r}: expected one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
 
 # %% ../nbs/05_data.ipynb #data-048

@@ -30,7 +30,16 @@ from . import __version__
 from .attention import load_attention
 from .data import PictureError, Protocol, get_protocol, mean_box, trivial_boxes
 from .masks import PPD_THRESHOLDS, PRESETS, GrabCutParams, grabcut_mask, ppd_mask
-from .metrics import ERROR_TYPES, ErrorTypes, LocalizationAccuracy, MaxBoxAcc, MaxBoxAccV2, PxAP, best_ious, share_interval
+from locloc.metrics import (
+    ERROR_TYPES,
+    ErrorTypes,
+    LocalizationAccuracy,
+    MaxBoxAcc,
+    MaxBoxAccV2,
+    PxAP,
+    best_ious,
+    share_interval,
+)
 from .model import LocLoc
 from .plot import fig4, show_boxes
 
@@ -49,12 +58,16 @@ def _look(tools, inputs): # (B, S, S, 3) uint8 -> per picture: dict of what was 
     if tools.attention is not None:
         seen["attention"] = np.asarray(tools.attention(inputs))
         seen["ppd"] = [ppd_mask(a, tools.ppd_threshold, inputs.shape[1:3]) for a in seen["attention"]]
-        if tools.params is not None: seen["grabcut"] = tools.pool.map(lambda picture, a: grabcut_mask(picture, a, tools.params), inputs, seen["attention"])
+        if tools.params is not None:
+            seen["grabcut"] = tools.pool.map(lambda picture, a: grabcut_mask(picture, a, tools.params), inputs, seen["attention"])
     for model, key in ((tools.model, "scores"), (tools.linear, "linear")):
-        if model is None: continue
+        if model is None:
+            continue
         activation, logits = model(model.backbone.normalize(inputs))
-        if activation is not None: seen["grid"] = activation.squeeze(1).float().cpu().numpy()
-        if logits is not None: seen[key] = logits.float().cpu().numpy()
+        if activation is not None:
+            seen["grid"] = activation.squeeze(1).float().cpu().numpy()
+        if logits is not None:
+            seen[key] = logits.float().cpu().numpy()
     return [dict(zip(seen, values)) for values in zip(*seen.values())]
 
 def _widened(protocol, seen): # maps at the input's size, as the protocol interpolates them
@@ -78,11 +91,15 @@ HELD_OUT = ", held-out threshold"
 
 def _found(judge, seen): # method -> (K, 4) boxes
     p, found = judge.protocol, {"whole picture": trivial_boxes(judge.protocol, [1])}
-    if judge.mean is not None: found["mean training box"] = judge.mean
-    if p.threshold_rule == "fixed" and "attention_wide" in seen: found["attention"] = p.found(seen["attention_wide"])
+    if judge.mean is not None:
+        found["mean training box"] = judge.mean
+    if p.threshold_rule == "fixed" and "attention_wide" in seen:
+        found["attention"] = p.found(seen["attention_wide"])
     for name, key in _MASKS.items():
-        if key in seen: found[name] = p.found(seen[key], judge.threshold if key == "activation" else .5)
-    for name, share in judge.chosen.items(): found[name + HELD_OUT] = p.found(seen[_MAPS[name]], share)
+        if key in seen:
+            found[name] = p.found(seen[key], judge.threshold if key == "activation" else .5)
+    for name, share in judge.chosen.items():
+        found[name + HELD_OUT] = p.found(seen[_MAPS[name]], share)
     return found
 
 # %% ../nbs/34_evaluate.ipynb #evaluate-010
@@ -103,13 +120,18 @@ class _Judge: # counters of one protocol
 
     def update(self, seen, truth, true_mask, regions, label): # label: place in the classifier's scores, None: it does not know the class. What is left to sweep: [(metric, map, true boxes)]
         for name, key in _MASKS.items():
-            if key in seen and true_mask is not None: self.masks[name] += mask_iou(seen[key] > (self.threshold if key == "activation" else .5), true_mask), 1
+            if key in seen and true_mask is not None:
+                self.masks[name] += mask_iou(seen[key] > (self.threshold if key == "activation" else .5), true_mask), 1
         for name, key in _MAPS.items():
-            if key in seen and regions is not None: self.pixels[name].update(seen[key], regions)
+            if key in seen and regions is not None:
+                self.pixels[name].update(seen[key], regions)
         for key in ("scores", "linear"):
-            if key in seen and label is not None: self.classes[key].update(seen[key], label)
-        if label is not None: self.labels[label] += 1
-        if truth is not None: self._judge_boxes(seen, truth, label)
+            if key in seen and label is not None:
+                self.classes[key].update(seen[key], label)
+        if label is not None:
+            self.labels[label] += 1
+        if truth is not None:
+            self._judge_boxes(seen, truth, label)
         return [] if truth is None else [(metric, seen[key], truth) for name, key in _MAPS.items() if key in seen for metric in self._sweeping(name)]
 
     def _sweeping(self, name): return (self.sweeps[name], self.v2[name]) if self.protocol.threshold_rule == "sweep" else (self.sweeps[name],)
@@ -120,8 +142,10 @@ class _Judge: # counters of one protocol
             self.boxes[name].update(scores, label, iou)
             self.ious[name][min(int(20*iou), 19)] += 1
             last = np.array([0, 0, 1, 1])*p.inclusive # the end pixel belongs to the box
-            if len(found[name]) == 1: self.errors[name].update(found[name] + last, truth + last, scores is None or int(np.argmax(scores)) == label)
-            if name == ("GEG" if "GEG" in found else "GrabCut mask"): self.extremes.update(iou, seen["input"], truth, found[name])
+            if len(found[name]) == 1:
+                self.errors[name].update(found[name] + last, truth + last, scores is None or int(np.argmax(scores)) == label)
+            if name == ("GEG" if "GEG" in found else "GrabCut mask"):
+                self.extremes.update(iou, seen["input"], truth, found[name])
         self.centred += best_ious(self.shares, truth, p.inclusive) >= p.least_iou
 
 # %% ../nbs/34_evaluate.ipynb #evaluate-013
@@ -132,7 +156,8 @@ class _Extremes: # the pictures with the lowest and the highest IoU, in order
         self.seen += 1
         for heap, value in ((self.worst, -iou), (self.best, iou)):
             heapq.heappush(heap, (value, -self.seen, picture))
-            if len(heap) > self.count: heapq.heappop(heap)
+            if len(heap) > self.count:
+                heapq.heappop(heap)
 
     def rows(self): # [(IoU, (input, true boxes, boxes))]: the worst first, then the best
         return [(abs(v), p) for v, _, p in sorted(self.worst, key=lambda e: -e[0])], [(v, p) for v, _, p in sorted(self.best, key=lambda e: -e[0])]
@@ -178,14 +203,17 @@ def _mask_rows(judge, tools):
         yield _row(judge, "masks", name, {"mean IoU": 100*float(total/n)}, n, threshold=_thresholds(judge, tools)[name][0], origin="fixed")
     n = next(iter(judge.masks.values()))[1] if judge.masks else 0
     for name, metric in judge.pixels.items():
-        if metric.counts[1].any(): yield _row(judge, "masks", f"{name}, PxAP", {"PxAP": metric.compute()}, n, threshold="all")
+        if metric.counts[1].any():
+            yield _row(judge, "masks", f"{name}, PxAP", {"PxAP": metric.compute()}, n, threshold="all")
 
 def _error_rows(judge, tools):
     for name, metric in judge.errors.items():
-        if name not in ("whole picture", "mean training box"): yield _row(judge, "errors", name, metric.compute(), sum(metric.counts.values()))
+        if name not in ("whole picture", "mean training box"):
+            yield _row(judge, "errors", name, metric.compute(), sum(metric.counts.values()))
 
 def _class_rows(judge, tools):
-    if not judge.classes: return
+    if not judge.classes:
+        return
     counts, n = [count for _, count in judge.labels.most_common()], sum(judge.labels.values())
     yield _row(judge, "classes", "most frequent class", {"Top-1 Cls": 100*counts[0]/n, "Top-5 Cls": 100*sum(counts[:5])/n}, n)
     for key, metric in judge.classes.items():
@@ -213,7 +241,8 @@ def _csv(report): # one line a figure
     lines.writerow(("table", "protocol", "method", "figure", "percent", "low", "high", "threshold", "origin", "n"))
     for row in report.rows:
         for name, value in row.items():
-            if isinstance(value, float): lines.writerow((*(row[k] for k in ("table", "protocol", "method")), name, value, *row.get("intervals", {}).get(name, ("", "")), row.get("threshold", ""), row.get("origin", ""), row["n"]))
+            if isinstance(value, float):
+                lines.writerow((*(row[k] for k in ("table", "protocol", "method")), name, value, *row.get("intervals", {}).get(name, ("", "")), row.get("threshold", ""), row.get("origin", ""), row["n"]))
     return text.getvalue()
 
 # %% ../nbs/34_evaluate.ipynb #evaluate-020
@@ -228,7 +257,8 @@ def _save(report, folder): # report.md, .json, .csv and figures, each written as
         try:
             write(aside)
             os.replace(aside, folder/name)
-        finally: aside.unlink(missing_ok=True)
+        finally:
+            aside.unlink(missing_ok=True)
 
 # %% ../nbs/34_evaluate.ipynb #evaluate-021
 _COLUMNS = {
@@ -254,10 +284,12 @@ def _markdown(report):
         spread = lambda row: next((pair for name, pair in row.get("intervals", {}).items() if name in ("GT-known Loc", "Top-1 Cls")), None)
         rows = [row | {"95 %": "{:.1f}–{:.1f}".format(*spread(row))} if spread(row) else row for row in rows]
         columns = ("method", "protocol", *(c for c in columns if any(c in row for row in rows)), "n")
-        if rows: parts += [f"## {table.capitalize()}", meaning, _table(columns, [[row.get(c, "") for c in columns] for row in rows])]
+        if rows:
+            parts += [f"## {table.capitalize()}", meaning, _table(columns, [[row.get(c, "") for c in columns] for row in rows])]
     if any(row.get("origin") == "oracle" for row in report.rows):
         parts.append("`oracle`: the value that is best on these very pictures; not to be compared with a `fixed` one. 95 %: bootstrap interval of the column before it, for the threshold as it stands.")
-    if report.figure is not None: parts.append("![figure](figure.png)\n\nPictures drawn at random with a fixed seed, not picked. Green: true box; dashed orange: predicted.")
+    if report.figure is not None:
+        parts.append("![figure](figure.png)\n\nPictures drawn at random with a fixed seed, not picked. Green: true box; dashed orange: predicted.")
     parts += [f"![{name}]({name}.png)\n\n{_CAPTIONS[name]}" for name in report.figures]
     return "\n\n".join(parts) + "\n"
 
@@ -268,7 +300,8 @@ _CAPTIONS = {"curves": "Right boxes against the threshold of the map; dotted: GE
 def _panels(judges, title): # a Figure and an axis a protocol
     figure = Figure(figsize=(3.4*len(judges), 2.8), layout="constrained")
     axes = figure.subplots(1, len(judges), squeeze=False, sharey=True)[0]
-    for ax, judge in zip(axes, judges): ax.set(title=judge.protocol.name, xlabel=title)
+    for ax, judge in zip(axes, judges):
+        ax.set(title=judge.protocol.name, xlabel=title)
     axes[0].set_ylabel("pictures, %")
     return figure, axes
 
@@ -279,15 +312,18 @@ def _legend(figure, axes): # one for all, beside no curve
 def _curves(judges):
     figure, axes = _panels(judges, "threshold, share of the map's maximum")
     for ax, judge in zip(axes, judges):
-        for name, metric in judge.sweeps.items(): ax.step(metric.thresholds, metric.curve()[0], where="post", label=name)
-        if "GEG" in judge.sweeps: ax.axvline(judge.threshold, color="gray", ls=":")
+        for name, metric in judge.sweeps.items():
+            ax.step(metric.thresholds, metric.curve()[0], where="post", label=name)
+        if "GEG" in judge.sweeps:
+            ax.axvline(judge.threshold, color="gray", ls=":")
     return _legend(figure, axes)
 
 # %% ../nbs/34_evaluate.ipynb #evaluate-025
 def _iou_figure(judges):
     figure, axes = _panels(judges, "IoU with the nearest true box")
     for ax, judge in zip(axes, judges):
-        for name in [m for m in ("whole picture", *_MASKS) if m in judge.ious]: ax.stairs(100*judge.ious[name]/judge.ious[name].sum(), np.linspace(0, 1, 21), label=name)
+        for name in [m for m in ("whole picture", *_MASKS) if m in judge.ious]:
+            ax.stairs(100*judge.ious[name]/judge.ious[name].sum(), np.linspace(0, 1, 21), label=name)
         ax.axvline(judge.protocol.iou, color="gray", ls=":")
     return _legend(figure, axes)
 
@@ -295,31 +331,38 @@ def _extremes_figure(judge):
     figure = Figure(figsize=(9, 5), layout="constrained")
     figure.suptitle(f"{'GEG' if 'GEG' in judge.ious else 'GrabCut mask'}: the worst above, the best below", fontsize=10)
     for axes, row in zip(figure.subplots(2, judge.extremes.count), judge.extremes.rows()):
-        for ax in axes: ax.axis("off")
+        for ax in axes:
+            ax.axis("off")
         for ax, (iou, (picture, truth, boxes)) in zip(axes, row):
-            ax.imshow(picture); ax.set_title(f"IoU {iou:.2f}", fontsize=9)
+            ax.imshow(picture)
+            ax.set_title(f"IoU {iou:.2f}", fontsize=9)
             for kind, some in (("true", truth), ("predicted", boxes)):
                 show_boxes(some, kind, ax)
     return figure
 
 def _figures(judges): # name -> Figure, of what there is
     figures = {"curves": _curves(judges)} if judges[0].sweeps else {}
-    if len(judges[0].ious) > 1: figures["ious"] = _iou_figure(judges)
-    if judges[0].extremes.seen: figures["extremes"] = _extremes_figure(judges[0])
+    if len(judges[0].ious) > 1:
+        figures["ious"] = _iou_figure(judges)
+    if judges[0].extremes.seen:
+        figures["extremes"] = _extremes_figure(judges[0])
     return figures
 
 # %% ../nbs/34_evaluate.ipynb #evaluate-027
 def _header(dataset, judges, tools, command, counts, unknown, served): # served: what another data set was for -> which it was, or None
     what = f"{dataset.name}, split {dataset.split}: {len(dataset)} pictures of {len(dataset.classes)} classes; {counts['boxes']} with boxes, {counts['masks']} with masks"
     header = {"title": f"{dataset.name}, {dataset.split} split: what and where", "data": what}
-    for judge in judges: header[f"protocol {judge.protocol.name}"] = _describe_protocol(judge.protocol)
+    for judge in judges:
+        header[f"protocol {judge.protocol.name}"] = _describe_protocol(judge.protocol)
     if tools.attention is not None:
         facts = ", ".join(f"{k} {v}" for k, v in tools.attention.fingerprint.items() if k != "name" and v is not None)
         header["attention"] = f"{tools.attention.name} ({facts})"
         header["GrabCut"] = f"{_thresholds(judges[0], tools)['GrabCut mask'][0]}, rounds {tools.params.iterations}, seed {tools.params.seed}, kernel {tools.params.kernel}"
     for name, model in (("model", tools.model), ("linear head", tools.linear)):
-        if model is not None: header[name] = _describe_model(model)
-    if unknown: header["not measured"] = f"classes: the classifier does not know {', '.join(unknown[:3])}{', …'*(len(unknown) > 3)}"
+        if model is not None:
+            header[name] = _describe_model(model)
+    if unknown:
+        header["not measured"] = f"classes: the classifier does not know {', '.join(unknown[:3])}{', …'*(len(unknown) > 3)}"
     libraries = f"torch {version('torch')}, timm {version('timm')}, opencv {cv2.__version__}, numpy {np.__version__}, Python {platform.python_version()}"
     return header | {"command": command, "made with": f"locloc {__version__}, {libraries}"} | {name: which for name, which in served.items() if which}
 
@@ -334,7 +377,8 @@ def _settings(judges, tools):
 # %% ../nbs/34_evaluate.ipynb #evaluate-029
 def _describe_protocol(p):
     how = f"squashed to {p.resize}×{p.resize}" if p.squash else f"shorter side {p.resize}"
-    if p.crop: how += f", centre crop {p.crop}"
+    if p.crop:
+        how += f", centre crop {p.crop}"
     which = "first true box" if p.first_box_only else "every true box"
     contour = {"largest": "largest contour", "pixels": "part with the most pixels", "all": "all contours"}[p.contours]
     threshold = f"thresholds of maps swept in steps of {p.step:g}" if p.threshold_rule == "sweep" else f"attention's threshold {p.threshold:g}"
@@ -350,20 +394,23 @@ def _command(): # what was typed
 
 # %% ../nbs/34_evaluate.ipynb #evaluate-031
 def _prepare(model, linear, attention, params, ppd_threshold, pool):
-    if isinstance(attention, str): attention = load_attention(attention)
+    if isinstance(attention, str):
+        attention = load_attention(attention)
     if attention is not None:
         preset = attention.name if attention.name in PRESETS else "paper"
         params = params or GrabCutParams.preset(preset)
         ppd_threshold = PPD_THRESHOLDS[preset] if ppd_threshold is None else ppd_threshold
     if linear is not None and model is not None and linear.classes != model.classes:
         raise ValueError("the linear head and the model were trained for other classes, or in another order")
-    if linear is not None: linear = LocLoc(linear.backbone, None, linear.lfdm, linear.classes) # its class only
+    if linear is not None:
+        linear = LocLoc(linear.backbone, None, linear.lfdm, linear.classes) # its class only
     return _Tools(model, linear, attention, params, ppd_threshold, pool)
 
 # %% ../nbs/34_evaluate.ipynb #evaluate-032
 def _labels(dataset, tools): # dataset's class number -> the classifier's, None: not to be measured; names the classifier does not know
     model = next((m for m in (tools.model, tools.linear) if m is not None and m.lfdm is not None), None)
-    if model is None: return [None]*len(dataset.classes), []
+    if model is None:
+        return [None]*len(dataset.classes), []
     known = {name: i for i, name in enumerate(model.classes)}
     unknown = [name for name in dataset.classes if name not in known]
     return [None if unknown else known[name] for name in dataset.classes], unknown
@@ -378,7 +425,8 @@ def _run(dataset, judges, tools, batch_size, drawn, bar): # counts, rows of the 
         for judge in judges:
             p = judge.protocol
             geometry = p.resize, p.squash, p.crop
-            if geometry not in looks: looks[geometry] = _look(tools, np.stack([p.picture(picture) for picture, *_ in opened]))
+            if geometry not in looks:
+                looks[geometry] = _look(tools, np.stack([p.picture(picture) for picture, *_ in opened]))
             for i, (sample, (picture, mask, ignore), seen) in enumerate(zip(samples, opened, looks[geometry])):
                 seen = _widened(p, seen)
                 truth = None if sample.boxes is None else p.boxes(sample.boxes, picture.shape[:2], p.inclusive)
@@ -392,11 +440,13 @@ def _run(dataset, judges, tools, batch_size, drawn, bar): # counts, rows of the 
 # %% ../nbs/34_evaluate.ipynb #evaluate-034
 def _figure_row(seen, truth, judge, name, model): # what `fig4` wants, and a title: true class, predicted class, IoU
     row = {"picture": seen["input"], "true_boxes": truth, "title": name, **{k: seen.get(k) for k in ("attention", "ppd", "grabcut", "activation")}}
-    if "scores" in seen: row["title"] += f"\n→ {model.classes[int(seen['scores'].argmax())]}"
+    if "scores" in seen:
+        row["title"] += f"\n→ {model.classes[int(seen['scores'].argmax())]}"
     last, share = ("activation", judge.threshold) if "activation" in seen else ("grabcut", .5)
     if last in seen:
         row["pred_box"] = judge.protocol.found(seen[last], share)
-        if truth is not None: row["title"] += f", IoU {best_ious([row['pred_box']], truth, judge.protocol.inclusive)[0]:.2f}"
+        if truth is not None:
+            row["title"] += f", IoU {best_ious([row['pred_box']], truth, judge.protocol.inclusive)[0]:.2f}"
     return row
 
 # %% ../nbs/34_evaluate.ipynb #evaluate-036
@@ -406,21 +456,26 @@ def _held_out(held_out, tools, protocols, batch_size): # protocol's name -> {met
     return {j.protocol.name: {name: metric.compute()["threshold"] for name, metric in j.sweeps.items()} for j in judges}
 
 def _means(train, protocols): # protocol's name -> (1, 4) mean training box or None; what the header says of it
-    if train is None: return {}, None
-    try: means = {p.name: mean_box(train, p) for p in protocols}
-    except PictureError as broken: return {}, f"left out: {broken}"
+    if train is None:
+        return {}, None
+    try:
+        means = {p.name: mean_box(train, p) for p in protocols}
+    except PictureError as broken:
+        return {}, f"left out: {broken}"
     return means, _served(train) if any(box is not None for box in means.values()) else None
 
 def _served(dataset): return f"{dataset.name}, split {dataset.split}: {len(dataset)} pictures"
 
 # %% ../nbs/34_evaluate.ipynb #evaluate-037
 def _asked(dataset, held_out, protocols): # protocols by name, each once; refuses what would give wrong figures
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1: raise ValueError("evaluate counts in one process: run it without torchrun")
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        raise ValueError("evaluate counts in one process: run it without torchrun")
     same = held_out is not None and held_out.name == dataset.name
     if same and (held_out.split == dataset.split or "all" in (held_out.split, dataset.split)):
         raise ValueError(f"thresholds chosen on split {held_out.split} are not held out from split {dataset.split}: name another split, such as train")
     protocols = [get_protocol(p) for p in ((protocols,) if isinstance(protocols, (str, Protocol)) else protocols)]
-    if not protocols: raise ValueError("no protocol to evaluate under: name one or more")
+    if not protocols:
+        raise ValueError("no protocol to evaluate under: name one or more")
     return list({p.name: p for p in protocols}.values())
 
 # %% ../nbs/34_evaluate.ipynb #evaluate-038
@@ -448,7 +503,8 @@ def evaluate(
     held_out=None,          # Dataset on which thresholds of maps are chosen, another split; None: no such rows
 )->Report:                  # raises ValueError on an empty data set, PictureError on a picture that can't be read
     "Measure localization, masks and classes under one or more protocols"
-    if not len(dataset): raise ValueError(f"{dataset.name}, {dataset.split}: no pictures to evaluate")
+    if not len(dataset):
+        raise ValueError(f"{dataset.name}, {dataset.split}: no pictures to evaluate")
     protocols = _asked(dataset, held_out, protocols)
     drawn = set(np.random.default_rng(0).permutation(len(dataset))[:pictures].tolist())
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool, tqdm(total=len(dataset), desc="evaluate", unit="picture", disable=not progress) as bar:
@@ -458,5 +514,6 @@ def evaluate(
         counts, unknown, figure_rows = _run(dataset, judges, tools, batch_size, drawn, bar)
     served = {"mean training box": mean_of, "held-out thresholds": _served(held_out) if any(chosen.values()) else None}
     report = _report(_header(dataset, judges, tools, command or _command(), counts, unknown, served), judges, tools, figure_rows)
-    if folder is not None: report.save(folder)
+    if folder is not None:
+        report.save(folder)
     return report

@@ -6,14 +6,22 @@
 __all__ = ['ARCHIVES', 'Archive', 'download', 'unpack', 'get_dataset', 'check_dataset', 'problem_lines']
 
 # %% ../nbs/06_fetch.ipynb #fetch-003
-import hashlib, os, shutil, tarfile, unicodedata, urllib.error, urllib.request
+import hashlib
+import os
+import shutil
+import tarfile
+import unicodedata
+import urllib.error
+import urllib.request
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+
 import numpy as np
 from tqdm.auto import tqdm
+
 from .data import load_dataset
 from .layouts import find_layout
 from .scenes import SCENE_SPLITS
@@ -41,13 +49,15 @@ def _append(url, path, bar):
         again = have and answer.status != 206 # a server that knows no ranges starts anew
         bar.update(0 if again else have)
         with open(path, "wb" if again or not have else "ab") as file:
-            while block := answer.read(1 << 20): file.write(block), bar.update(len(block))
+            while block := answer.read(1 << 20):
+                file.write(block), bar.update(len(block))
 
 # %% ../nbs/06_fetch.ipynb #fetch-007
 def _sha256(path):
     digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(1 << 20): digest.update(block)
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()
 
 # %% ../nbs/06_fetch.ipynb #fetch-008
@@ -63,10 +73,13 @@ def download(
     if not path.exists():
         try:
             with tqdm(total=archive.size, unit="B", unit_scale=True, desc=archive.name, disable=not progress) as bar:
-                if not part.exists() or part.stat().st_size < archive.size: _append(archive.url, part, bar)
-        except (urllib.error.URLError, OSError) as error: raise ValueError(f"{archive.name} cannot be fetched ({error}): {by_hand}") from None
+                if not part.exists() or part.stat().st_size < archive.size:
+                    _append(archive.url, part, bar)
+        except (urllib.error.URLError, OSError) as error:
+            raise ValueError(f"{archive.name} cannot be fetched ({error}): {by_hand}") from None
     found = path if path.exists() else part
-    if found.stat().st_size < archive.size: raise ValueError(f"{found}: {found.stat().st_size:,} of {archive.size:,} bytes; give the same command again to fetch the rest, or {by_hand}")
+    if found.stat().st_size < archive.size:
+        raise ValueError(f"{found}: {found.stat().st_size:,} of {archive.size:,} bytes; give the same command again to fetch the rest, or {by_hand}")
     if (sha256 := _sha256(found)) != archive.sha256:
         raise ValueError(f"{found}: sha256 is {sha256}, expected {archive.sha256}; delete it, then {by_hand}")
     return found if found == path else found.rename(path)
@@ -74,8 +87,10 @@ def download(
 # %% ../nbs/06_fetch.ipynb #fetch-010
 def _plain(member):
     path = PurePosixPath(member.name.replace("\\", "/"))
-    if not (member.isfile() or member.isdir()): raise ValueError(f"{member.name} is a link or a device")
-    if path.is_absolute() or ".." in path.parts or ":" in member.name: raise ValueError(f"{member.name} leads out of the folder")
+    if not (member.isfile() or member.isdir()):
+        raise ValueError(f"{member.name} is a link or a device")
+    if path.is_absolute() or ".." in path.parts or ":" in member.name:
+        raise ValueError(f"{member.name} leads out of the folder")
     return member
 
 _FILTER = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
@@ -89,11 +104,15 @@ def unpack(
     "Unpack an archive that is not trusted"
     aside = folder/f".{name}-{os.getpid()}"
     try:
-        with tarfile.open(path) as archive: archive.extractall(aside, [_plain(member) for member in archive], **_FILTER)
-        if not (aside/name).is_dir(): raise ValueError(f"no folder {name} in it")
+        with tarfile.open(path) as archive:
+            archive.extractall(aside, [_plain(member) for member in archive], **_FILTER)
+        if not (aside/name).is_dir():
+            raise ValueError(f"no folder {name} in it")
         return (aside/name).rename(folder/name)
-    except (tarfile.TarError, ValueError, EOFError, OSError) as error: raise ValueError(f"{path} was not unpacked: {error}") from None
-    finally: shutil.rmtree(aside, ignore_errors=True)
+    except (tarfile.TarError, ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path} was not unpacked: {error}") from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 # %% ../nbs/06_fetch.ipynb #fetch-012
 def get_dataset(
@@ -102,30 +121,38 @@ def get_dataset(
     progress=True, # show a bar
 ): # path for load_dataset; raises ValueError
     "Download, check and unpack a data set; what is there already is not fetched again"
-    if name not in ARCHIVES: raise ValueError(f"no data set {name!r} to get: expected one of {', '.join(ARCHIVES)}; others must be fetched by hand, see 04_layouts")
+    if name not in ARCHIVES:
+        raise ValueError(f"no data set {name!r} to get: expected one of {', '.join(ARCHIVES)}; others must be fetched by hand, see 04_layouts")
     archive, folder = ARCHIVES[name], Path(folder)
-    if (folder/archive.folder).is_dir(): return folder/archive.folder
+    if (folder/archive.folder).is_dir():
+        return folder/archive.folder
     return unpack(download(archive, folder, progress), folder, archive.folder)
 
 # %% ../nbs/06_fetch.ipynb #fetch-017
 def _split_names(path):
-    if str(path) == "scenes": return SCENE_SPLITS
-    if found := find_layout(Path(path)): return sorted(found[0].splits(found[1]), key=lambda s: (not s.startswith("train"), s))
+    if str(path) == "scenes":
+        return SCENE_SPLITS
+    if found := find_layout(Path(path)):
+        return sorted(found[0].splits(found[1]), key=lambda s: (not s.startswith("train"), s))
     return [s for s in ("train", "val", "test") if (Path(path)/s).is_dir()] or ["train"]
 
 # %% ../nbs/06_fetch.ipynb #fetch-018
 def _splits(path, pictures): # -> ({split: Dataset}, {"list": what is wrong with the others})
     found, problems = {}, defaultdict(list)
     for split in _split_names(path):
-        try: found[split] = load_dataset(path, split, pictures=pictures)
-        except ValueError as error: problems["list"] += [str(error)]*(str(error) not in problems["list"]) # a wrong list is wrong for every split
-    if not found: raise ValueError((problems["list"] or [f"{path}: no splits in its lists"])[0])
+        try:
+            found[split] = load_dataset(path, split, pictures=pictures)
+        except ValueError as error:
+            problems["list"] += [str(error)]*(str(error) not in problems["list"]) # a wrong list is wrong for every split
+    if not found:
+        raise ValueError((problems["list"] or [f"{path}: no splits in its lists"])[0])
     return found, problems
 
 # %% ../nbs/06_fetch.ipynb #fetch-020
 def _fault(error): # -> kind, line
     line, gone = str(error), ": no such file"
-    if line.endswith(gone): return "missing", line + _other_form(line.removesuffix(gone))
+    if line.endswith(gone):
+        return "missing", line + _other_form(line.removesuffix(gone))
     return "size" if ", but " in line and " says " in line else "unreadable", line
 
 def _other_form(path): # é is one character or two, and file systems tell them apart
@@ -136,24 +163,30 @@ def _other_form(path): # é is one character or two, and file systems tell them 
 def _box_faults(sample, size):
     boxes, (h, w) = sample.boxes if sample.boxes is not None else np.empty((0, 4)), size
     for x0, y0, x1, y1 in boxes:
-        if x1 - x0 < 1 or y1 - y0 < 1: yield "box", f"{sample.id}: the box {x0:g}, {y0:g}, {x1:g}, {y1:g} is empty"
-        elif x0 < 0 or y0 < 0 or x1 > w or y1 > h: yield "box", f"{sample.id}: the box {x0:g}, {y0:g}, {x1:g}, {y1:g} leaves the picture of {w} x {h}"
-    if len(np.unique(boxes, axis=0)) < len(boxes): yield "box", f"{sample.id}: the same box is there twice"
+        if x1 - x0 < 1 or y1 - y0 < 1:
+            yield "box", f"{sample.id}: the box {x0:g}, {y0:g}, {x1:g}, {y1:g} is empty"
+        elif x0 < 0 or y0 < 0 or x1 > w or y1 > h:
+            yield "box", f"{sample.id}: the box {x0:g}, {y0:g}, {x1:g}, {y1:g} leaves the picture of {w} x {h}"
+    if len(np.unique(boxes, axis=0)) < len(boxes):
+        yield "box", f"{sample.id}: the same box is there twice"
 
 # %% ../nbs/06_fetch.ipynb #fetch-022
 def _read(data, i): # -> id, digest of the pixels or None, whether anything marks the object, [(kind, line)]
     try:
         sample, faults = data[i], []
         picture, mask, _ = sample.picture, sample.mask, sample.ignore
-    except (ValueError, OSError) as error: return None, None, True, [_fault(error)]
-    if mask is not None and not mask.any(): faults.append(("mask", f"{sample.id}: the mask of {mask.shape[1]} x {mask.shape[0]} shows nothing"))
+    except (ValueError, OSError) as error:
+        return None, None, True, [_fault(error)]
+    if mask is not None and not mask.any():
+        faults.append(("mask", f"{sample.id}: the mask of {mask.shape[1]} x {mask.shape[0]} shows nothing"))
     digest = hashlib.blake2b(picture.tobytes() + bytes(str(picture.shape), "ascii"), digest_size=16).digest()
     return sample.id, digest, sample.boxes is not None or mask is not None, [*faults, *_box_faults(sample, picture.shape[:2])]
 
 # %% ../nbs/06_fetch.ipynb #fetch-023
 def _in_threads(pool, function, count, chunk=512):
     "`function(i)` of all i in order; no more than a chunk waits, for each that does costs 2 kB"
-    for start in range(0, count, chunk): yield from pool.map(function, range(start, min(start + chunk, count)))
+    for start in range(0, count, chunk):
+        yield from pool.map(function, range(start, min(start + chunk, count)))
 
 # %% ../nbs/06_fetch.ipynb #fetch-024
 def check_dataset(
@@ -163,7 +196,8 @@ def check_dataset(
     progress=True, # show a bar
 ): # (number of pictures read, {kind: lines that say what is wrong}); raises ValueError where no split can be opened
     "Read everything once: unreadable pictures, sizes and boxes that do not fit, empty boxes and masks, pictures without any, the same picture twice or in two splits"
-    if str(path) != "scenes" and not Path(path).is_dir(): raise ValueError(f"no data set {str(path)!r}: expected scenes or a folder")
+    if str(path) != "scenes" and not Path(path).is_dir():
+        raise ValueError(f"no data set {str(path)!r}: expected scenes or a folder")
     (found, problems), seen, total = _splits(path, pictures), {}, 0
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool, tqdm(total=sum(map(len, found.values())), desc="check", unit="picture", disable=not progress) as bar:
         for split, data in found.items():
@@ -171,11 +205,15 @@ def check_dataset(
             for id, digest, marked, faults in _in_threads(pool, partial(_read, data), len(data)):
                 bare += not marked
                 bar.update()
-                for kind, line in faults: problems[kind].append(f"{split}: {line}")
+                for kind, line in faults:
+                    problems[kind].append(f"{split}: {line}")
                 first, other = seen.setdefault(digest, (split, id)) if digest else (split, id)
-                if first != split: problems["leak"].append(f"{split}: {id} is the same picture as {other} of {first}: a leak")
-                elif other != id: problems["copy"].append(f"{split}: {id} is the same picture as {other}")
-            if 0 < bare < len(data): problems["bare"].append(f"{split}: {bare:,} of {len(data):,} pictures have neither box nor mask")
+                if first != split:
+                    problems["leak"].append(f"{split}: {id} is the same picture as {other} of {first}: a leak")
+                elif other != id:
+                    problems["copy"].append(f"{split}: {id} is the same picture as {other}")
+            if 0 < bare < len(data):
+                problems["bare"].append(f"{split}: {bare:,} of {len(data):,} pictures have neither box nor mask")
     return total, dict(problems)
 
 # %% ../nbs/06_fetch.ipynb #fetch-025

@@ -32,12 +32,14 @@ class UNet(nn.Module):
 
     def forward(self, patches):
         levels = [patches]
-        for block in self.down: levels.append(block(F.max_pool2d(levels[-1], 2, ceil_mode=min(levels[-1].shape[-2:]) < 2)))
+        for block in self.down:
+            levels.append(block(F.max_pool2d(levels[-1], 2, ceil_mode=min(levels[-1].shape[-2:]) < 2)))
         x = levels.pop()
         for i, block in enumerate(self.up):
             skip = levels.pop()
             x = block(torch.cat([skip, F.interpolate(x, skip.shape[-2:], mode="bilinear")], 1))
-            if i == 0 and self.layout == "released_code": x = skip
+            if i == 0 and self.layout == "released_code":
+                x = skip
         return x
 
 # %% ../nbs/21_geg.ipynb #geg-010
@@ -58,7 +60,8 @@ class GEG(nn.Module):
         layout:str="paper" # "paper" or "released_code", see the table above
     ):
         super().__init__()
-        if layout not in ("paper", "released_code"): raise ValueError(f"layout is 'paper' or 'released_code', got {layout!r}")
+        if layout not in ("paper", "released_code"):
+            raise ValueError(f"layout is 'paper' or 'released_code', got {layout!r}")
         self.embed_dim, self.unet_dim, self.width, self.layout = embed_dim, unet_dim, width, layout
         self.unet = UNet(embed_dim, unet_dim, layout)
         deconvs = [[nn.ConvTranspose2d(c, width, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
@@ -75,8 +78,10 @@ class GEG(nn.Module):
     def from_reference(cls, state):
         "The authors' generator from its state dict"
         state = rename_keys(state, _REFERENCE_KEYS)
-        try: embed_dim, (unet_dim, width) = state["unet.down.0.0.weight"].shape[1], state["deconvs.0.weight"].shape[:2]
-        except KeyError as e: raise ValueError(f"not a state dict of the authors' generator: nothing in it is {e}") from None
+        try:
+            embed_dim, (unet_dim, width) = state["unet.down.0.0.weight"].shape[1], state["deconvs.0.weight"].shape[:2]
+        except KeyError as e:
+            raise ValueError(f"not a state dict of the authors' generator: nothing in it is {e}") from None
         geg = cls(embed_dim, unet_dim, width, layout="released_code")
         fit_weights(geg, state, "the authors' generator")
         return geg.eval()

@@ -29,8 +29,10 @@ def _check_trimap(trimap, size, iterations):
     trimap = np.asarray(trimap)
     if trimap.dtype != np.uint8 or trimap.shape != size:
         raise ValueError(f"trimap must be {size} uint8 like the image, got {trimap.shape} {trimap.dtype}")
-    if trimap.size and trimap.max() > 3: raise ValueError(f"trimap codes are 0 to 3, got {trimap.max()}")
-    if iterations < 1: raise ValueError(f"iterations must be at least 1, got {iterations}")
+    if trimap.size and trimap.max() > 3:
+        raise ValueError(f"trimap codes are 0 to 3, got {trimap.max()}")
+    if iterations < 1:
+        raise ValueError(f"iterations must be at least 1, got {iterations}")
     return np.array(trimap, order="C")
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-009
@@ -50,7 +52,8 @@ def _contrast(image):
             r, g, b = np.int32(image[y, x, 0]), np.int32(image[y, x, 1]), np.int32(image[y, x, 2])
             for k in range(4):
                 y2, x2 = y + (k > 0), x + (k == 0) + (k == 2) - (k == 3)
-                if y2 >= h or x2 < 0 or x2 >= w: continue
+                if y2 >= h or x2 < 0 or x2 >= w:
+                    continue
                 out[y, x, k] = (r - image[y2, x2, 0])**2 + (g - image[y2, x2, 1])**2 + (b - image[y2, x2, 2])**2
                 total += out[y, x, k]
     return out, total
@@ -78,7 +81,8 @@ def _make_links(image):
         for x in range(w):
             for k in range(4):
                 d = contrast[y, x, k]
-                if 0 <= d < len(table): out[y, x, k] = table[d, k // 2]
+                if 0 <= d < len(table):
+                    out[y, x, k] = table[d, k // 2]
     return out
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-017
@@ -105,9 +109,11 @@ def _take_moments(image, colours, n):
         for x in range(colours.shape[1]):
             i, r, g, b = colours[y, x], float(image[y, x, 0]), float(image[y, x, 1]), float(image[y, x, 2])
             count[i] += 1
-            for k, v in enumerate((r, g, b, r * r, r * g, r * b, g * g, g * b, b * b)): out[i, k] += v
+            for k, v in enumerate((r, g, b, r * r, r * g, r * b, g * g, g * b, b * b)):
+                out[i, k] += v
     for i in range(n):
-        for k in range(9): out[i, k] /= count[i]
+        for k in range(9):
+            out[i, k] /= count[i]
     return out
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-021
@@ -129,7 +135,8 @@ def _draw(which, weight, near, noise, turn):
     least, chosen = np.inf, 0
     for i in range(len(which)):
         score = noise[(which[i] * 97 + turn * 1009) & 4095] / (weight[i] * near[i])
-        if score < least: least, chosen = score, i
+        if score < least:
+            least, chosen = score, i
     return chosen
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-023
@@ -156,7 +163,8 @@ def _sow(moments, which, weight, noise):
         for turn in range(3):
             seed = which[_draw(which, weight, near, noise, 3 * k + turn)]
             total = _come_near(moments, which, weight, seed, near, trial)
-            if total < least: least, seeds[k] = total, seed
+            if total < least:
+                least, seeds[k] = total, seed
     return seeds
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-025
@@ -169,10 +177,12 @@ def _regroup(moments, which, weight, centres, labels, sums):
         r, g, b = moments[m, 0], moments[m, 1], moments[m, 2]
         for k in range(COMPONENTS):
             d = (r - centres[k, 0])**2 + (g - centres[k, 1])**2 + (b - centres[k, 2])**2
-            if d < best: best, at = d, k
+            if d < best:
+                best, at = d, k
         changed += labels[i] != at
         labels[i] = at
-        for k, v in enumerate((1., r, g, b)): sums[at, k] += w * v
+        for k, v in enumerate((1., r, g, b)):
+            sums[at, k] += w * v
     return changed
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-026
@@ -181,13 +191,16 @@ def _kmeans(moments, which, weight, noise):
     "Cluster (n,) of each colour of a side after at most ten rounds, as OpenCV"
     seeds, centres, labels = _sow(moments, which, weight, noise), np.empty((COMPONENTS, 3)), np.full(len(which), -1, np.int8)
     for k in range(COMPONENTS):
-        for c in range(3): centres[k, c] = moments[seeds[k], c]
+        for c in range(3):
+            centres[k, c] = moments[seeds[k], c]
     for turn in range(10):
         sums = np.zeros((COMPONENTS, 4))
-        if not _regroup(moments, which, weight, centres, labels, sums): break
+        if not _regroup(moments, which, weight, centres, labels, sums):
+            break
         for k in range(COMPONENTS):
             for c in range(3):
-                if sums[k, 0]: centres[k, c] = sums[k, c + 1] / sums[k, 0]
+                if sums[k, 0]:
+                    centres[k, c] = sums[k, c + 1] / sums[k, 0]
     return labels
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-028
@@ -210,12 +223,14 @@ def _fit(moments, which, weight, labels, out):
         k, w = labels[i], weight[i]
         total += w
         sums[k, 9] += w
-        for c in range(9): sums[k, c] += w * moments[which[i], c]
+        for c in range(9):
+            sums[k, c] += w * moments[which[i], c]
     for k in range(COMPONENTS):
         out[k, 0], out[k, 1], s, n = -np.inf, -np.inf, sums[k], sums[k, 9]
         if n:
             row = _gaussian(n / total, s[0] / n, s[1] / n, s[2] / n, s[3] / n, s[4] / n, s[5] / n, s[6] / n, s[7] / n, s[8] / n)
-            for c, v in enumerate(row): out[k, c] = v
+            for c, v in enumerate(row):
+                out[k, c] = v
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-030
 @_jit
@@ -232,7 +247,8 @@ def _assign(gaussians, moments, which, labels):
         m, best = which[i], -np.inf
         for k in range(COMPONENTS):
             score = gaussians[k, 1] - _distance(gaussians[k], moments[m, 0], moments[m, 1], moments[m, 2])
-            if score > best: best, labels[i] = score, k
+            if score > best:
+                best, labels[i] = score, k
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-032
 @_jit
@@ -240,7 +256,8 @@ def _count_side(colours, n, mask, side):
     "Which colours there are on a side, and by how many pixels"
     count, k = np.zeros(n), 0
     for y in range(colours.shape[0]):
-        for x in range(colours.shape[1]): count[colours[y, x]] += mask[y, x] == side
+        for x in range(colours.shape[1]):
+            count[colours[y, x]] += mask[y, x] == side
     which, weight = np.empty(n, np.int64), np.empty(n)
     for i in range(n):
         if count[i]:
@@ -267,9 +284,11 @@ def _log_density(gaussians, r, g, b, logs):
     top, total = -np.inf, 0.
     for k in range(COMPONENTS):
         logs[k] = gaussians[k, 0] - _distance(gaussians[k], r, g, b)
-        if logs[k] > top: top = logs[k]
+        if logs[k] > top:
+            top = logs[k]
     for k in range(COMPONENTS):
-        if logs[k] > top - 40: total += np.exp(logs[k] - top)
+        if logs[k] > top - 40:
+            total += np.exp(logs[k] - top)
     return top + np.log(total)
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-035
@@ -279,9 +298,11 @@ def _weigh(moments, colours, trimap, gaussians):
     n = len(moments)
     wanted, out, logs = np.zeros(n, np.bool_), np.zeros(n, np.int32), np.empty(COMPONENTS)
     for y in range(trimap.shape[0]):
-        for x in range(trimap.shape[1]): wanted[colours[y, x]] |= trimap[y, x] > 1
+        for x in range(trimap.shape[1]):
+            wanted[colours[y, x]] |= trimap[y, x] > 1
     for i in range(n):
-        if not wanted[i]: continue
+        if not wanted[i]:
+            continue
         r, g, b = moments[i, 0], moments[i, 1], moments[i, 2]
         v = _log_density(gaussians[1], r, g, b, logs) - _log_density(gaussians[0], r, g, b, logs)
         out[i] = int(np.floor(min(max(v, -9. * GAMMA), 9. * GAMMA) * UNIT + .5))
@@ -296,10 +317,12 @@ def _make_graph(trimap, colours, odds, links, old):
     for y in range(h):
         for x in range(w):
             i, t = (y + 1) * W + x + 1, trimap[y, x]
-            if t > 1: excess[i] += odds[colours[y, x]]
+            if t > 1:
+                excess[i] += odds[colours[y, x]]
             for k in range(4):
                 c = np.int32(links[y, x, k])
-                if c == 0: continue
+                if c == 0:
+                    continue
                 y2, x2 = y + (k > 0), x + (k == 0) + (k == 2) - (k == 3)
                 j, t2 = (y2 + 1) * W + x2 + 1, trimap[y2, x2]
                 if t > 1 and t2 > 1:
@@ -307,8 +330,10 @@ def _make_graph(trimap, colours, odds, links, old):
                     room[i, 2 * k], room[j, 2 * k + 1] = c - flow, c + flow
                     excess[i] -= flow
                     excess[j] += flow
-                elif t > 1: excess[i] += c if t2 else -c
-                elif t2 > 1: excess[j] += c if t else -c
+                elif t > 1:
+                    excess[i] += c if t2 else -c
+                elif t2 > 1:
+                    excess[j] += c if t else -c
     return room, excess
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-041
@@ -359,9 +384,12 @@ def _push(room, excess, steps, far, queue, waiting, tail, left):
             low, here, left = _FAR, far[i], left - 1
             for d in range(8):
                 c = np.int32(room[i, d])
-                if c == 0: continue
+                if c == 0:
+                    continue
                 j = np.uint64(at + steps[d])
-                if far[j] >= here: low = min(low, far[j]); continue
+                if far[j] >= here:
+                    low = min(low, far[j])
+                    continue
                 flow = min(c, e)
                 e -= flow
                 room[i, d] -= np.int16(flow)
@@ -370,16 +398,20 @@ def _push(room, excess, steps, far, queue, waiting, tail, left):
                 if excess[j] > 0 and not waiting[j]:
                     queue[np.uint64(tail & mask)], waiting[j] = j, True
                     tail += 1
-                if e == 0: break
-            if e > 0: far[i] = min(low + 1, _FAR)
+                if e == 0:
+                    break
+            if e > 0:
+                far[i] = min(low + 1, _FAR)
         excess[i] = e
-    for k in range(head, tail): waiting[queue[k & mask]] = False
+    for k in range(head, tail):
+        waiting[queue[k & mask]] = False
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-046
 @_jit
 def _turn(room, excess, W):
     "Sources become sinks, in place"
-    for i in range(len(excess)): excess[i] = -excess[i]
+    for i in range(len(excess)):
+        excess[i] = -excess[i]
     steps = _steps(W)
     for i in range(W, len(excess) - W):
         for d in range(0, 8, 2):
@@ -391,14 +423,18 @@ def _turn(room, excess, W):
 def _cut(room, excess, W):
     "Maximum flow, in place; steps of every node to the nearest sink that is left, `_FAR` where it is foreground"
     n, size, balance = len(excess), 1, 0
-    while size < n: size *= 2
+    while size < n:
+        size *= 2
     far, order, queue, waiting = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(size, np.int32), np.zeros(n, np.bool_)
-    for i in range(n): balance += np.int64(excess[i] > 0) - np.int64(excess[i] < 0)
-    if balance > 0: _turn(room, excess, W)
+    for i in range(n):
+        balance += np.int64(excess[i] > 0) - np.int64(excess[i] < 0)
+    if balance > 0:
+        _turn(room, excess, W)
     while True:
         reached = _search(room, excess, W, far, order)
         tail = _queue_up(excess, order, reached, queue, waiting)
-        if tail == 0: break
+        if tail == 0:
+            break
         _push(room, excess, _steps(W), far, queue, waiting, tail, reached)
     if balance > 0:
         _turn(room, excess, W)
@@ -411,7 +447,8 @@ def _read_mask(trimap, far):
     h, w = trimap.shape
     out = np.empty((h, w), np.bool_)
     for y in range(h):
-        for x in range(w): out[y, x] = far[(y + 1) * (w + 2) + x + 1] == _FAR if trimap[y, x] > 1 else trimap[y, x] == 1
+        for x in range(w):
+            out[y, x] = far[(y + 1) * (w + 2) + x + 1] == _FAR if trimap[y, x] > 1 else trimap[y, x] == 1
     return out
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-054
@@ -426,7 +463,8 @@ def _grabcut(trimap, colours, moments, links, iterations, seed, room):
     "Mask, and the room its last cut left"
     gaussians, noise, mask = np.empty((2, COMPONENTS, 11)), _make_noise(seed), np.empty(trimap.shape, np.bool_)
     for y in range(trimap.shape[0]):
-        for x in range(trimap.shape[1]): mask[y, x] = trimap[y, x] & 1
+        for x in range(trimap.shape[1]):
+            mask[y, x] = trimap[y, x] & 1
     for turn in range(iterations):
         _learn(moments, colours, mask, noise, gaussians, turn == 0)
         room, excess = _make_graph(trimap, colours, _weigh(moments, colours, trimap, gaussians), links, room)
@@ -451,7 +489,8 @@ class PreparedPicture:
     )->np.ndarray:         # (H, W) bool, True is foreground
         "The same mask whatever was cut before: an earlier flow only shortens the way"
         trimap = _check_trimap(trimap, self.size, iterations)
-        if not _undecided(trimap): return (trimap & 1).astype(bool)
+        if not _undecided(trimap):
+            return (trimap & 1).astype(bool)
         mask, self._room = _grabcut(trimap, *self._parts, iterations, np.uint64(seed % 2**64), self._room)
         return mask
 
@@ -470,8 +509,10 @@ def grabcut(
     kernel:str="grid", # "grid": ours; "cv2": OpenCV's, the reference
 )->np.ndarray:         # (H, W) bool, True is foreground
     "Foreground by GrabCut, repeatable; `trimap & 1` where there is no side to choose from or nothing to choose"
-    if kernel not in KERNELS: raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {kernel!r}")
+    if kernel not in KERNELS:
+        raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {kernel!r}")
     image = _check_image(image)
     trimap = _check_trimap(trimap, image.shape[:2], iterations)
-    if not _undecided(trimap): return (trimap & 1).astype(bool)
+    if not _undecided(trimap):
+        return (trimap & 1).astype(bool)
     return _opencv(image, trimap, iterations, seed) if kernel == "cv2" else PreparedPicture(image).cut(trimap, iterations, seed)

@@ -6,7 +6,12 @@
 __all__ = ['LAYOUTS', 'Index', 'Layout', 'find_layout', 'read_index']
 
 # %% ../nbs/04_layouts.ipynb #layouts-003
-import hashlib, json, os, re, warnings
+import csv
+import hashlib
+import json
+import os
+import re
+import warnings
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -14,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 from xml.parsers import expat
 from zipfile import BadZipFile
-import csv
+
 import numpy as np
 from scipy.io import loadmat
 
@@ -49,7 +54,8 @@ class _Builder:
         self.masks, self.mask_of, self.ignores = [], array("q"), {}
 
     def add(self, path, label=-1, size=(0, 0)):
-        if path in self.place: raise ValueError(f"{path} is there twice")
+        if path in self.place:
+            raise ValueError(f"{path} is there twice")
         self.place[path] = len(self.place)
         self.labels.append(label), self.sizes.extend(size)
 
@@ -82,21 +88,27 @@ def _wrong(path, line, why): return ValueError(f"{path}, line {line}: {why}")
 
 def _rows(path, counts, separator=","):
     "Text table -> (line number, values) of each line that is not empty; separator None: any space"
-    if not Path(path).is_file(): raise ValueError(f"{path}: no such file, and this layout needs it")
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such file, and this layout needs it")
     number = 0
     with open(path, encoding="utf-8-sig") as file:
         try:
             for number, line in enumerate(file, 1):
-                if not (line := line.strip()): continue
+                if not (line := line.strip()):
+                    continue
                 values = line.split(separator)
-                if len(values) not in counts: raise _wrong(path, number, f"expected {' or '.join(map(str, counts))} values, got {len(values)}: {line[:80]}")
+                if len(values) not in counts:
+                    raise _wrong(path, number, f"expected {' or '.join(map(str, counts))} values, got {len(values)}: {line[:80]}")
                 yield number, values
-        except UnicodeDecodeError: raise _wrong(path, number + 1, "not UTF-8") from None
+        except UnicodeDecodeError:
+            raise _wrong(path, number + 1, "not UTF-8") from None
 
 # %% ../nbs/04_layouts.ipynb #layouts-010
 def _numbers(kind, names, texts):
-    try: return [kind(t) for t in texts]
-    except ValueError: pass
+    try:
+        return [kind(t) for t in texts]
+    except ValueError:
+        pass
     got = ", ".join(t or "nothing" for t in texts)
     raise ValueError(f"{names} must be {'whole ' * (kind is int)}numbers, got {got}")
 
@@ -110,7 +122,8 @@ def _text_size(w, h): return _size(*_numbers(int, "width, height", (w, h)))
 # %% ../nbs/04_layouts.ipynb #layouts-011
 def _inside(text):
     "A path that stays in its folder, with forward slashes"
-    if not re.search(r"\\|:|\.\.|^/|^$", text): return text
+    if not re.search(r"\\|:|\.\.|^/|^$", text):
+        return text
     path = PurePosixPath(text.replace("\\", "/"))
     if not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
         raise ValueError(f"the path {text!r} must be relative and stay in the folder")
@@ -127,28 +140,34 @@ def _box(box, size):
 # %% ../nbs/04_layouts.ipynb #layouts-013
 def _label(text, first, count):
     (label,) = _numbers(int, "the class", [text])
-    if not first <= label < first + count: raise ValueError(f"class {label} is outside {first} to {first + count - 1}")
+    if not first <= label < first + count:
+        raise ValueError(f"class {label} is outside {first} to {first + count - 1}")
     return label - first
 
 # %% ../nbs/04_layouts.ipynb #layouts-014
 def _each(path, counts, use, separator=","):
     "`use(*values)` for every line; what it refuses is told with file and line"
     for line, values in _rows(path, counts, separator):
-        try: use(*values)
-        except ValueError as error: raise _wrong(path, line, error) from None
+        try:
+            use(*values)
+        except ValueError as error:
+            raise _wrong(path, line, error) from None
 
 # %% ../nbs/04_layouts.ipynb #layouts-015
 def _each_picture(path, counts, place, use, separator=",", once=True, every=True):
     "`use(i, *values)` for every line; it begins with the name of picture `i = place[name]`. `once`: none is named twice, `every`: none is left out"
     seen = bytearray(len(place))
     def one(name, *values):
-        if name not in place: raise ValueError(f"picture {name} is not in the list of pictures")
+        if name not in place:
+            raise ValueError(f"picture {name} is not in the list of pictures")
         i = place[name]
-        if seen[i] and once: raise ValueError(f"picture {name} is there twice")
+        if seen[i] and once:
+            raise ValueError(f"picture {name} is there twice")
         seen[i] = 1
         use(i, *values)
     _each(path, counts, one, separator)
-    if every and not all(seen): raise ValueError(f"{path}: does not name every picture, {seen.count(0)} of {len(seen)} are missing")
+    if every and not all(seen):
+        raise ValueError(f"{path}: does not name every picture, {seen.count(0)} of {len(seen)} are missing")
 
 # %% ../nbs/04_layouts.ipynb #layouts-016
 def _no_split(where, split, there):
@@ -160,7 +179,8 @@ _COLUMNS = ("image", "class", "split", "width", "height", "x0", "y0", "x1", "y1"
 def _parse(row):
     "Values in the order of _COLUMNS -> (image, class, split, size, mask), and the box or None"
     image, kind, split, w, h, *corners, mask = (v.strip() for v in row)
-    if not kind or not split: raise ValueError("class and split must not be empty")
+    if not kind or not split:
+        raise ValueError("class and split must not be empty")
     known = (_inside(image), kind, split, _text_size(w, h), mask and _inside(mask))
     return known, _box(_numbers(float, "x0, y0, x1, y1", corners), known[3]) if any(corners) else None
 
@@ -172,14 +192,19 @@ def _csv_rows(path):
         try:
             header = next(reader, [])
             missing = [c for c in _COLUMNS if c not in header]
-            if missing: raise ValueError(f"lacks {', '.join(missing)}; the header must be {','.join(_COLUMNS)}")
+            if missing:
+                raise ValueError(f"lacks {', '.join(missing)}; the header must be {','.join(_COLUMNS)}")
             places = [header.index(c) for c in _COLUMNS]
             for row in reader:
-                if not row: continue
-                if len(row) != len(header): raise ValueError(f"expected {len(header)} values")
+                if not row:
+                    continue
+                if len(row) != len(header):
+                    raise ValueError(f"expected {len(header)} values")
                 yield reader.line_num, _parse([row[i] for i in places])
-        except UnicodeDecodeError: raise _wrong(path, reader.line_num + 1, "not UTF-8") from None
-        except (ValueError, csv.Error) as error: raise _wrong(path, max(reader.line_num, 1), error) from None
+        except UnicodeDecodeError:
+            raise _wrong(path, reader.line_num + 1, "not UTF-8") from None
+        except (ValueError, csv.Error) as error:
+            raise _wrong(path, max(reader.line_num, 1), error) from None
 
 # %% ../nbs/04_layouts.ipynb #layouts-020
 def _read_csv(folder, split):
@@ -189,11 +214,15 @@ def _read_csv(folder, split):
         row = numbers.setdefault(kind, len(numbers)), splits.setdefault(its_split, len(splits)), size, mask
         if image not in built.place:
             built.add(image, row[0], size), kinds.append(row[1])
-            if mask: built.add_mask(i := built.place[image], mask), masks.update({i: mask})
+            if mask:
+                built.add_mask(i := built.place[image], mask), masks.update({i: mask})
         i = built.place[image]
-        if (built.labels[i], kinds[i], built.size(i), masks.get(i, "")) != row: raise _wrong(path, line, f"{image} has another class, split, size or mask than on an earlier line")
-        if box: built.add_box(i, box)
-    if split not in splits and (split != "all" or not splits): raise _no_split(path, split, splits)
+        if (built.labels[i], kinds[i], built.size(i), masks.get(i, "")) != row:
+            raise _wrong(path, line, f"{image} has another class, split, size or mask than on an earlier line")
+        if box:
+            built.add_box(i, box)
+    if split not in splits and (split != "all" or not splits):
+        raise _no_split(path, split, splits)
     classes = sorted(numbers)
     built.labels = array("i", np.array([classes.index(k) for k in numbers], dtype=np.int32)[np.frombuffer(built.labels, np.int32)].tobytes())
     return built.index(path, classes, keep=None if split == "all" else np.flatnonzero(np.frombuffer(kinds, np.int32) == splits[split]))
@@ -210,7 +239,8 @@ def _clipped(x, y, w, h, size): # x, y, width, height, at most a tenth of the pi
 def _listed_classes(path): # lines of class number, from 1, and name
     names = []
     def name(number, text):
-        if number != str(len(names) + 1): raise ValueError(f"expected class {len(names) + 1}, got {number}")
+        if number != str(len(names) + 1):
+            raise ValueError(f"expected class {len(names) + 1}, got {number}")
         names.append(text)
     _each(path, (2,), name, None)
     return names
@@ -219,17 +249,20 @@ def _listed_classes(path): # lines of class number, from 1, and name
 def _folder_classes(found, count=0):
     "(path, class number) of pictures -> names of the classes: of their folders where each has its own, else numbers; at least `count`"
     names = {}
-    for path, label in found: names.setdefault(label, set()).add(path.rpartition("/")[0].rpartition("/")[2])
+    for path, label in found:
+        names.setdefault(label, set()).add(path.rpartition("/")[0].rpartition("/")[2])
     own = all(len(s) == 1 for s in names.values()) and len(names) == len(set().union(*names.values()) - {""})
     return [next(iter(names[k])) if own and k in names else f"class {k}" for k in range(max(count, 1 + max(names, default=-1)))]
 
 # %% ../nbs/04_layouts.ipynb #layouts-028
 def _read_cub(folder, split):
-    if split not in (*(there := _cub_splits(folder)), "all"): raise _no_split(f"{folder} (CUB-200-2011; CUBV2 comes with wsolevaluation's metadata)", split, there)
+    if split not in (*(there := _cub_splits(folder)), "all"):
+        raise _no_split(f"{folder} (CUB-200-2011; CUBV2 comes with wsolevaluation's metadata)", split, there)
     built, place, train = _Builder(), {}, {}
     classes = _listed_classes(folder/"classes.txt") if (folder/"classes.txt").is_file() else []
     def picture(number, path):
-        if number in place: raise ValueError(f"picture {number} is there twice")
+        if number in place:
+            raise ValueError(f"picture {number} is there twice")
         built.add("images/" + _inside(path))
         place[number] = len(place)
     def label(i, text): built.labels[i] = _label(text, 1, len(classes) or 200)
@@ -238,7 +271,8 @@ def _read_cub(folder, split):
     _each(folder/"images.txt", (2,), picture, None)
     _each_picture(folder/"image_class_labels.txt", (2,), place, label, None)
     _each_picture(folder/"train_test_split.txt", (2,), place, side, None)
-    if (folder/"sizes.txt").is_file(): _each_picture(folder/"sizes.txt", (3,), place, lambda i, w, h: built.set_size(i, _text_size(w, h)), None)
+    if (folder/"sizes.txt").is_file():
+        _each_picture(folder/"sizes.txt", (3,), place, lambda i, w, h: built.set_size(i, _text_size(w, h)), None)
     _each_picture(folder/"bounding_boxes.txt", (5,), place, box, None)
     keep = [i for i in range(len(place)) if split == "all" or train[i] == (split == "train")]
     return built.index(folder/"sizes.txt", classes or _folder_classes(zip(built.place, built.labels)), keep)
@@ -247,7 +281,8 @@ def _read_cub(folder, split):
 def _cub_splits(folder):
     found, names = set(), {"1": "train", "0": "test"}
     def side(number, is_train):
-        if is_train not in names: raise ValueError(f"expected 1 (train) or 0 (test), got {is_train}")
+        if is_train not in names:
+            raise ValueError(f"expected 1 (train) or 0 (test), got {is_train}")
         found.add(names[is_train])
     _each(folder/"train_test_split.txt", (2,), side, None)
     return found
@@ -261,7 +296,8 @@ def _metadata_splits(folder): return sorted(p.parent.name for p in folder.glob("
 def _metadata_classes(folder, splits):
     found, known = set(), _KNOWN.get(folder.name)
     def one(path, label): found.add((path.rpartition("/")[0] + "/", _label(label, 0, known or 10**6)))
-    for split in [s for s in splits if s in _TRAIN] or splits: _each(folder/split/"class_labels.txt", (2,), one)
+    for split in [s for s in splits if s in _TRAIN] or splits:
+        _each(folder/split/"class_labels.txt", (2,), one)
     return _folder_classes(found, known or 0)
 
 # %% ../nbs/04_layouts.ipynb #layouts-033
@@ -271,27 +307,35 @@ def _near_metadata(folder, split): # where pictures may lie, and masks if not wi
 
 # %% ../nbs/04_layouts.ipynb #layouts-034
 def _read_metadata(folder, split):
-    if split not in (splits := _metadata_splits(folder)): raise _no_split(folder, split, splits)
+    if split not in (splits := _metadata_splits(folder)):
+        raise _no_split(folder, split, splits)
     lists, built, classes = folder/split, _Builder(), _metadata_classes(folder, splits)
     def label(i, text): built.labels[i] = _label(text, 0, len(classes))
     def mark(i, *values):
-        if len(values) == 4: return built.add_box(i, _box(_numbers(float, "x0, y0, x1, y1", values), built.size(i)))
+        if len(values) == 4:
+            return built.add_box(i, _box(_numbers(float, "x0, y0, x1, y1", values), built.size(i)))
         built.add_mask(i, _inside(values[0]))
-        if values[1] and built.ignores.setdefault(i, _inside(values[1])) != _inside(values[1]): raise ValueError("a second ignore region, expected one a picture")
+        if values[1] and built.ignores.setdefault(i, _inside(values[1])) != _inside(values[1]):
+            raise ValueError("a second ignore region, expected one a picture")
     _each(lists/"image_ids.txt", (1,), lambda path: built.add(_inside(path)))
     _each_picture(lists/"class_labels.txt", (2,), built.place, label)
     wanted = lambda path: split not in _TRAIN or path.is_file()
     if wanted(sizes := lists/"image_sizes.txt") and any(_rows(sizes, (3,))): # OpenImages' is empty
         _each_picture(sizes, (3,), built.place, lambda i, w, h: built.set_size(i, _text_size(w, h)))
-    if wanted(marks := lists/"localization.txt"): _each_picture(marks, (5, 3), built.place, mark, once=False, every=split not in _TRAIN)
+    if wanted(marks := lists/"localization.txt"):
+        _each_picture(marks, (5, 3), built.place, mark, once=False, every=split not in _TRAIN)
     return built.index(sizes, classes)
 
 # %% ../nbs/04_layouts.ipynb #layouts-039
 def _xml(path): # -> root, in whatever encoding the file says it has
-    if not path.is_file(): raise ValueError(f"{path}: no such file, and this layout needs it")
-    try: return ElementTree.fromstring(path.read_bytes())
-    except ElementTree.ParseError as error: raise _wrong(path, error.position[0], f"not XML ({error})") from None
-    except (ValueError, LookupError) as error: raise _wrong(path, 1, f"not XML ({error})") from None
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file, and this layout needs it")
+    try:
+        return ElementTree.fromstring(path.read_bytes())
+    except ElementTree.ParseError as error:
+        raise _wrong(path, error.position[0], f"not XML ({error})") from None
+    except (ValueError, LookupError) as error:
+        raise _wrong(path, 1, f"not XML ({error})") from None
 
 def _text(mark, name): return (mark.findtext(name) or "").strip()
 
@@ -305,18 +349,23 @@ def _object_line(path, k): # number of the line on which <object> k begins
 # %% ../nbs/04_layouts.ipynb #layouts-041
 def _object(mark, size, first): # <object> -> name, box
     corners = "xmin", "ymin", "xmax", "ymax"
-    if not (name := _text(mark, "name")): raise ValueError("the object has no name")
+    if not (name := _text(mark, "name")):
+        raise ValueError("the object has no name")
     x0, y0, x1, y1 = _numbers(float, ", ".join(corners), [_text(mark, f"bndbox/{c}") for c in corners])
     return name, _box([x0 - first, y0 - first, x1, y1], size)
 
 def _read_xml(path, first):
     "Annotation file -> file name of the picture, size (H, W), [(name, box)]; `first`: number of the first pixel"
     root, objects = _xml(path), []
-    try: size = _text_size(_text(root, "size/width"), _text(root, "size/height"))
-    except ValueError as error: raise ValueError(f"{path}: {error}") from None
+    try:
+        size = _text_size(_text(root, "size/width"), _text(root, "size/height"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     for k, mark in enumerate(root.iter("object")):
-        try: objects.append(_object(mark, size, first))
-        except ValueError as error: raise _wrong(path, _object_line(path, k), error) from None
+        try:
+            objects.append(_object(mark, size, first))
+        except ValueError as error:
+            raise _wrong(path, _object_line(path, k), error) from None
     return _text(root, "filename"), size, objects
 
 # %% ../nbs/04_layouts.ipynb #layouts-042
@@ -339,19 +388,23 @@ def _voc_classes(folder):
 # %% ../nbs/04_layouts.ipynb #layouts-045
 def _read_voc(folder, split):
     lists, names, built = _voc_lists(folder), {}, _Builder()
-    if split not in lists: raise _no_split(folder/"ImageSets"/"Main", split, lists)
+    if split not in lists:
+        raise _no_split(folder/"ImageSets"/"Main", split, lists)
     def name(text, *_):
-        if text in names: raise ValueError(f"picture {text} is there twice")
+        if text in names:
+            raise ValueError(f"picture {text} is there twice")
         names[text] = _inside(text)
     _each(lists[split], (1, 2), name, None)
     numbers = {c: k for k, c in enumerate(_voc_classes(folder))}
     for i, name in enumerate(names.values()):
         file, size, objects = _read_xml(xml := folder/"Annotations"/f"{name}.xml", 1)
-        if not objects: raise ValueError(f"{xml}: names no object")
+        if not objects:
+            raise ValueError(f"{xml}: names no object")
         best, boxes = _main_class(objects)
         suffix = PurePosixPath(file).suffix
         built.add(f"JPEGImages/{name}{suffix if suffix and file == name + suffix else '.jpg'}", numbers[best], size)
-        for box in boxes: built.add_box(i, box)
+        for box in boxes:
+            built.add_box(i, box)
     return built.index(folder/"Annotations", list(numbers))
 
 # %% ../nbs/04_layouts.ipynb #layouts-048
@@ -375,16 +428,20 @@ def _files(folder): return sorted(p.name for p in os.scandir(folder) if p.name.l
 # %% ../nbs/04_layouts.ipynb #layouts-050
 def _ilsvrc_val(pictures, devkit): # -> [(path, WordNet number)] of the validation pictures
     folders = _wnids(pictures/"val")
-    if folders: return [(f"val/{wnid}/{name}", wnid) for wnid in folders for name in _files(pictures/"val"/wnid)]
+    if folders:
+        return [(f"val/{wnid}/{name}", wnid) for wnid in folders for name in _files(pictures/"val"/wnid)]
     truth = devkit and devkit/"ILSVRC2012_validation_ground_truth.txt"
-    if not truth: raise ValueError(f"{pictures/'val'}: no class folders n........ there, and no *devkit*/data/meta.mat beside it to say which class each picture has")
+    if not truth:
+        raise ValueError(f"{pictures/'val'}: no class folders n........ there, and no *devkit*/data/meta.mat beside it to say which class each picture has")
     names, numbers, wanted = _devkit_classes(devkit), [], None
     def number(text):
-        if int(text) not in names: raise ValueError(f"class {text} is outside 1 to {len(names)}")
+        if int(text) not in names:
+            raise ValueError(f"class {text} is outside 1 to {len(names)}")
         numbers.append(int(text))
     _each(truth, (1,), number)
     files = _files(pictures/"val") if (pictures/"val").is_dir() else [f"ILSVRC2012_val_{k:08d}.JPEG" for k in range(1, len(numbers) + 1)]
-    if len(files) != len(numbers): raise ValueError(f"{truth}: {len(numbers)} classes for the {len(files)} pictures of {pictures/'val'}")
+    if len(files) != len(numbers):
+        raise ValueError(f"{truth}: {len(numbers)} classes for the {len(files)} pictures of {pictures/'val'}")
     return [(f"val/{name}", names[k]) for name, k in zip(files, numbers)]
 
 # %% ../nbs/04_layouts.ipynb #layouts-051
@@ -402,26 +459,32 @@ def _ilsvrc_sources(folder, split):
 # %% ../nbs/04_layouts.ipynb #layouts-053
 def _read_ilsvrc(folder, split):
     pictures, marks, devkit = _ilsvrc_places(folder)
-    if split not in (there := _ilsvrc_splits(folder)): raise _no_split(f"{folder} (ILSVRC-2012, where test is the official validation set; val, ImageNetV2, comes with wsolevaluation's metadata)", split, there)
+    if split not in (there := _ilsvrc_splits(folder)):
+        raise _no_split(f"{folder} (ILSVRC-2012, where test is the official validation set; val, ImageNetV2, comes with wsolevaluation's metadata)", split, there)
     built, wnids = _Builder(), sorted(set(_devkit_classes(devkit).values())) if devkit else _wnids(pictures/"train") or _wnids(pictures/"val")
     numbers = {wnid: k for k, wnid in enumerate(wnids)}
-    if split == "train": found = [(f"train/{wnid}/{name}", wnid) for wnid in _wnids(pictures/"train") for name in _files(pictures/"train"/wnid)]
-    else: found = _ilsvrc_val(pictures, devkit)
+    if split == "train":
+        found = [(f"train/{wnid}/{name}", wnid) for wnid in _wnids(pictures/"train") for name in _files(pictures/"train"/wnid)]
+    else:
+        found = _ilsvrc_val(pictures, devkit)
     for path, wnid in found:
-        if wnid not in numbers: raise ValueError(f"{path}: {wnid} is none of the {len(numbers)} classes of the devkit")
+        if wnid not in numbers:
+            raise ValueError(f"{path}: {wnid} is none of the {len(numbers)} classes of the devkit")
         built.add(path, numbers[wnid])
         if split == "test" and marks:
             i, xml = built.place[path], marks/"val"/f"{path.rpartition('/')[2].rpartition('.')[0]}.xml"
             _, size, objects = _read_xml(xml, 0)
             built.set_size(i, size)
-            for _, box in objects: built.add_box(i, box)
+            for _, box in objects:
+                built.add_box(i, box)
     return built.index(marks or folder, wnids)
 
 # %% ../nbs/04_layouts.ipynb #layouts-056
 _COCO = {"categories": "category", "images": "image", "annotations": "annotation"}
 
 def _coco_like(path): # a folder of pictures may hold any JSON
-    with open(path, "rb") as file: return bool(re.search(rb'"(images|image_id)"', file.read(1 << 16)))
+    with open(path, "rb") as file:
+        return bool(re.search(rb'"(images|image_id)"', file.read(1 << 16)))
 
 def _coco_files(folder):
     return sorted([*(p for p in folder.glob("*.json") if p.is_file() and _coco_like(p)), *folder.glob("annotations/*.json")])
@@ -433,9 +496,11 @@ def _coco_splits(folder): # instances_val2017 -> val; image_info_test2017 has no
 def _coco_file(folder, split):
     files = _coco_files(folder)
     named = [p for p in files if re.search(rf"(^|_){re.escape(split)}\d*$", p.stem)] or (files if split == "all" and len(files) == 1 else [])
-    if not named: raise _no_split(f"{folder} (COCO)", split, _coco_splits(folder))
+    if not named:
+        raise _no_split(f"{folder} (COCO)", split, _coco_splits(folder))
     best = [p for p in named if p.stem.startswith("instances_")] or named
-    if len(best) > 1: raise ValueError(f"{folder} (COCO): {', '.join(p.stem for p in best)} are all of the split {split!r}, expected one, or one that begins with instances_")
+    if len(best) > 1:
+        raise ValueError(f"{folder} (COCO): {', '.join(p.stem for p in best)} are all of the split {split!r}, expected one, or one that begins with instances_")
     return best[0]
 
 # %% ../nbs/04_layouts.ipynb #layouts-058
@@ -443,36 +508,46 @@ def _near_coco(folder, split): return [folder/"images", folder/split, folder/re.
 
 # %% ../nbs/04_layouts.ipynb #layouts-059
 def _coco_json(path): # -> dict with a list of dicts for each of _COCO
-    try: found = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error: raise _wrong(path, error.lineno, f"not JSON ({error.msg})") from None
-    except UnicodeDecodeError: raise ValueError(f"{path}: not UTF-8") from None
-    except (ValueError, RecursionError) as error: raise ValueError(f"{path}: not COCO ({error})") from None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise _wrong(path, error.lineno, f"not JSON ({error.msg})") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not COCO ({error})") from None
     for key in _COCO:
         rows = found.get(key) if isinstance(found, dict) else None
-        if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)): raise ValueError(f"{path}: not COCO, {key!r} must be a list of objects")
+        if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
+            raise ValueError(f"{path}: not COCO, {key!r} must be a list of objects")
     return found
 
 # %% ../nbs/04_layouts.ipynb #layouts-060
 def _coco_each(path, found, key, use):
     "`use(row)` for each of a list; what it refuses is told with the file and the row"
     for k, row in enumerate(found[key], 1):
-        try: use(row)
-        except (ValueError, OverflowError) as error: raise ValueError(f"{path}, {_COCO[key]} {k} (id {row.get('id')}): {error}") from None
+        try:
+            use(row)
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"{path}, {_COCO[key]} {k} (id {row.get('id')}): {error}") from None
 
 # %% ../nbs/04_layouts.ipynb #layouts-061
 _JSON_KINDS = {"text": (str,), "a number": (int, float), "a whole number or text": (int, str), "a list": (list,)}
 
 def _field(row, key, kind): # kind: one of _JSON_KINDS
-    if type(row.get(key)) not in _JSON_KINDS[kind]: raise ValueError(f"{key} must be {kind}, got {json.dumps(row.get(key))[:60]}")
+    if type(row.get(key)) not in _JSON_KINDS[kind]:
+        raise ValueError(f"{key} must be {kind}, got {json.dumps(row.get(key))[:60]}")
     return row[key]
 
 def _coco_box(mark): # -> x, y, width, height
     box = _field(mark, "bbox", "a list")
-    if len(box) != 4 or any(type(v) not in (int, float) for v in box): raise ValueError(f"bbox must be 4 numbers, got {json.dumps(box)[:60]}")
+    if len(box) != 4 or any(type(v) not in (int, float) for v in box):
+        raise ValueError(f"bbox must be 4 numbers, got {json.dumps(box)[:60]}")
     return box
 
 def _new(row, seen):
-    if (id := _field(row, "id", "a whole number or text")) in seen: raise ValueError("another has the same id")
+    if (id := _field(row, "id", "a whole number or text")) in seen:
+        raise ValueError("another has the same id")
     return id
 
 # %% ../nbs/04_layouts.ipynb #layouts-062
@@ -486,17 +561,22 @@ def _read_coco(folder, split):
     def mark(row):
         nonlocal empty
         kind, picture = (_field(row, key, "a whole number or text") for key in ("category_id", "image_id"))
-        if kind not in names: raise ValueError(f"category {kind} is not among the categories")
-        if picture not in place: raise ValueError(f"picture {picture} is not among the images")
+        if kind not in names:
+            raise ValueError(f"category {kind} is not among the categories")
+        if picture not in place:
+            raise ValueError(f"picture {picture} is not among the images")
         x, y, w, h = _coco_box(row)
         empty += (none := w == 0 or h == 0)
-        if not (none or row.get("iscrowd")): objects.setdefault(i := place[picture], []).append((kind, _clipped(x, y, w, h, built.size(i))))
-    for key, use in zip(_COCO, (category, image, mark)): _coco_each(path, found, key, use)
+        if not (none or row.get("iscrowd")):
+            objects.setdefault(i := place[picture], []).append((kind, _clipped(x, y, w, h, built.size(i))))
+    for key, use in zip(_COCO, (category, image, mark)):
+        _coco_each(path, found, key, use)
     order = {kind: k for k, kind in enumerate(sorted(names, key=lambda kind: (isinstance(kind, str), kind)))}
     for i, its in objects.items():
         best, boxes = _main_class(its)
         built.labels[i] = order[best]
-        for box in boxes: built.add_box(i, box)
+        for box in boxes:
+            built.add_box(i, box)
     left = {"boxes without area": (empty, len(found["annotations"])), "pictures without a box": (len(place) - len(objects), len(place))}
     return built.index(path, [names[k] for k in order], sorted(objects), [f"{path}: {what} are left out: {n:,} of {total:,}" for what, (n, total) in left.items() if n])
 
@@ -535,7 +615,8 @@ def find_layout(
     "What kind of data set a folder holds, by the files in it"
     known = lambda place: next(((layout, place) for layout in LAYOUTS if layout.found(place)), None)
     inside = [found for above in _ABOVE for place in sorted(folder.glob(above)) if (found := known(place))]
-    if not (here := known(folder)) and len(inside) > 1: raise ValueError(f"{folder} holds several data sets, name one: {', '.join(str(place) for _, place in inside)}")
+    if not (here := known(folder)) and len(inside) > 1:
+        raise ValueError(f"{folder} holds several data sets, name one: {', '.join(str(place) for _, place in inside)}")
     return here or next(iter(inside), None)
 
 # %% ../nbs/04_layouts.ipynb #layouts-069
@@ -554,17 +635,22 @@ def _keep(index, path):
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(aside, **{f.name: getattr(index, f.name) for f in fields(Index)})
         os.replace(aside, path)
-    except OSError: aside.unlink(missing_ok=True) # a read-only home: read again next time
+    except OSError:
+        aside.unlink(missing_ok=True) # a read-only home: read again next time
 
 # %% ../nbs/04_layouts.ipynb #layouts-071
 def _load_or_read(layout, folder, split):
     path = _kept_at(layout, split, state := _state(layout, folder, split))
     try:
-        with np.load(path, allow_pickle=False) as kept: return Index(**{f.name: kept[f.name] for f in fields(Index)})
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile): pass
+        with np.load(path, allow_pickle=False) as kept:
+            return Index(**{f.name: kept[f.name] for f in fields(Index)})
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        pass
     index = layout.read(folder, split)
-    if not len(index): raise ValueError(f"{folder} has no pictures of the split {split!r}, though its lists know it")
-    if len(index) >= _LARGE or sum(size for _, size, _ in state) >= _LARGE_LISTS: _keep(index, path)
+    if not len(index):
+        raise ValueError(f"{folder} has no pictures of the split {split!r}, though its lists know it")
+    if len(index) >= _LARGE or sum(size for _, size, _ in state) >= _LARGE_LISTS:
+        _keep(index, path)
     return index
 
 # %% ../nbs/04_layouts.ipynb #layouts-072
@@ -580,5 +666,6 @@ def read_index(
 ): # Index; raises ValueError naming the file and the line
     "The index of one split, from the lists or as it was kept; warns of what was left out"
     index = _load_or_read(layout, folder, split)
-    for note in index.notes.tolist(): warnings.warn(note, stacklevel=3)
+    for note in index.notes.tolist():
+        warnings.warn(note, stacklevel=3)
     return _placed(index, *layout.near(folder, split))

@@ -20,7 +20,8 @@ from .backbone import encode, fit_weights, rename_keys
 def _grid(N, grid):
     "`grid`, or the square that N tokens make"
     h, w = grid or (math.isqrt(N),) * 2
-    if h * w != N: raise ValueError(f"{N} patch tokens do not fill a {h}×{w} grid; pass grid=(h, w)")
+    if h * w != N:
+        raise ValueError(f"{N} patch tokens do not fill a {h}×{w} grid; pass grid=(h, w)")
     return h, w
 
 # %% ../nbs/22_lfdm.ipynb #lfdm-006
@@ -36,7 +37,8 @@ class _Encoder(nn.Module):
         mlp_ratio:float=4. # hidden width of a block's MLP / D
     ):
         super().__init__()
-        if layout not in ("paper", "released_code"): raise ValueError(f"layout is 'paper' or 'released_code', got {layout!r}")
+        if layout not in ("paper", "released_code"):
+            raise ValueError(f"layout is 'paper' or 'released_code', got {layout!r}")
         self.embed_dim, self.num_classes, self.num_prefix_tokens, self.layout = embed_dim, num_classes, num_prefix_tokens, layout
         norm = partial(nn.LayerNorm, eps=1e-6)
         self.blocks = nn.ModuleList(Block(embed_dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=norm) for _ in range(depth))
@@ -47,7 +49,8 @@ class _Encoder(nn.Module):
         "A head whose encoder is a trainable copy of the backbone's blocks"
         head = cls(backbone.embed_dim, num_classes, 0, backbone.num_heads, backbone.num_prefix_tokens, layout)
         for part in ("blocks", "norm", "rope", "rope_mixed"):
-            if hasattr(backbone.model, part): setattr(head, part, copy.deepcopy(getattr(backbone.model, part)))
+            if hasattr(backbone.model, part):
+                setattr(head, part, copy.deepcopy(getattr(backbone.model, part)))
         return head.requires_grad_(True).train()
 
     def encode(self, embedding, grid=None):
@@ -65,7 +68,8 @@ class LFDM(_Encoder):
         super().__init__(embed_dim, num_classes, depth, num_heads, num_prefix_tokens, layout, mlp_ratio)
         paper = layout == "paper"
         self.cnn = nn.Sequential(nn.Conv2d(embed_dim, embed_dim, 3, padding=1), nn.ReLU(), nn.Conv2d(embed_dim, num_classes, 3, padding=1, bias=paper))
-        if not paper: self.cnn.extend([nn.BatchNorm2d(num_classes), nn.ReLU(), nn.AvgPool2d(3, stride=1, padding=1)])
+        if not paper:
+            self.cnn.extend([nn.BatchNorm2d(num_classes), nn.ReLU(), nn.AvgPool2d(3, stride=1, padding=1)])
 
     def maps(self, embedding, grid=None):
         "(B, C, h, w): what each place says for each class"
@@ -78,8 +82,10 @@ class LFDM(_Encoder):
     def from_reference(cls, state, num_heads=None):
         "The authors' classifier from its state dict; heads of 64 channels unless `num_heads` is given"
         state = rename_keys(state, _REFERENCE_KEYS)
-        try: (C, D), hidden = state["cnn.2.weight"].shape[:2], len(state["blocks.0.mlp.fc1.weight"])
-        except KeyError as e: raise ValueError(f"not a state dict of the authors' classifier: nothing in it is {e}") from None
+        try:
+            (C, D), hidden = state["cnn.2.weight"].shape[:2], len(state["blocks.0.mlp.fc1.weight"])
+        except KeyError as e:
+            raise ValueError(f"not a state dict of the authors' classifier: nothing in it is {e}") from None
         depth = 1 + max(int(k.split(".")[1]) for k in state if k.startswith("blocks."))
         lfdm = cls(D, C, depth, num_heads or max(1, D // 64), layout="released_code", mlp_ratio=hidden / D)
         fit_weights(lfdm, state, "the authors' classifier")

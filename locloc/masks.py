@@ -7,7 +7,17 @@ __all__ = ['PRESETS', 'PPD_THRESHOLDS', 'trimap', 'ppd_mask', 'GrabCutParams', '
            'on_accelerator', 'make_masks', 'check_masks', 'params_grid', 'choose_params']
 
 # %% ../nbs/13_masks.ipynb #masks-003
-import errno, io, json, multiprocessing, os, pickle, re, secrets, signal, threading, time
+import errno
+import io
+import json
+import multiprocessing
+import os
+import pickle
+import re
+import secrets
+import signal
+import threading
+import time
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -33,8 +43,10 @@ from .grabcut import KERNELS, PreparedPicture, grabcut
 # %% ../nbs/13_masks.ipynb #masks-005
 def _upsample(attention, size):
     a = np.asarray(attention)
-    if a.dtype != np.float64: a = a.astype(np.float32)
-    if a.ndim != 2 or not a.size: raise ValueError(f"attention must be one map (h, w), got shape {a.shape}")
+    if a.dtype != np.float64:
+        a = a.astype(np.float32)
+    if a.ndim != 2 or not a.size:
+        raise ValueError(f"attention must be one map (h, w), got shape {a.shape}")
     if not (a.min() >= -1e-6 and a.max() <= 1 + 1e-6):
         raise ValueError(f"attention must lie in [0, 1] and be finite, got {a.min():.4g} to {a.max():.4g}")
     return cv2.resize(a, (int(size[1]), int(size[0])), interpolation=cv2.INTER_LINEAR)
@@ -51,15 +63,18 @@ def trimap(
     _check_thresholds(delta0, delta1, split)
     a = _upsample(attention, size)
     out = np.full(a.shape, cv2.GC_PR_BGD, np.uint8)
-    if split is not None: out[a > split] = cv2.GC_PR_FGD
+    if split is not None:
+        out[a > split] = cv2.GC_PR_FGD
     out[a >= delta1] = cv2.GC_FGD
     out[a < delta0] = cv2.GC_BGD
     return out
 
 # %% ../nbs/13_masks.ipynb #masks-007
 def _check_thresholds(delta0, delta1, split):
-    if not 0 <= delta0 <= delta1 <= 1: raise ValueError(f"need 0 <= delta0 <= delta1 <= 1, got delta0={delta0}, delta1={delta1}")
-    if split is not None and not 0 <= split <= 1: raise ValueError(f"split must be None or in [0, 1], got {split}")
+    if not 0 <= delta0 <= delta1 <= 1:
+        raise ValueError(f"need 0 <= delta0 <= delta1 <= 1, got delta0={delta0}, delta1={delta1}")
+    if split is not None and not 0 <= split <= 1:
+        raise ValueError(f"split must be None or in [0, 1], got {split}")
 
 # %% ../nbs/13_masks.ipynb #masks-011
 def ppd_mask(
@@ -84,8 +99,10 @@ class GrabCutParams:
 
     def __post_init__(self):
         _check_thresholds(self.delta0, self.delta1, self.split)
-        if self.iterations < 1: raise ValueError(f"iterations must be at least 1, got {self.iterations}")
-        if self.kernel not in KERNELS: raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {self.kernel!r}")
+        if self.iterations < 1:
+            raise ValueError(f"iterations must be at least 1, got {self.iterations}")
+        if self.kernel not in KERNELS:
+            raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {self.kernel!r}")
 
     def to_json(self)->str: return json.dumps(asdict(self))
     @classmethod
@@ -107,7 +124,8 @@ PPD_THRESHOLDS = {"paper": .05, "released_code": .05, "lowlevel": .35, "locloc-t
 
 # %% ../nbs/13_masks.ipynb #masks-018
 def _preset(table, name):
-    if name not in table: raise ValueError(f"no preset {name!r}; there are {', '.join(table)}")
+    if name not in table:
+        raise ValueError(f"no preset {name!r}; there are {', '.join(table)}")
     return table[name]
 
 # %% ../nbs/13_masks.ipynb #masks-019
@@ -119,8 +137,10 @@ def grabcut_mask(
     "The GrabCut-Enhanced mask $M^G$"
     size = image.size if isinstance(image, PreparedPicture) else np.shape(image)[:2]
     marks = trimap(attention, params.delta0, params.delta1, size, params.split)
-    if not isinstance(image, PreparedPicture): return grabcut(image, marks, params.iterations, params.seed, params.kernel)
-    if params.kernel != "grid": raise ValueError(f"a prepared picture is cut by the kernel grid, not {params.kernel}")
+    if not isinstance(image, PreparedPicture):
+        return grabcut(image, marks, params.iterations, params.seed, params.kernel)
+    if params.kernel != "grid":
+        raise ValueError(f"a prepared picture is cut by the kernel grid, not {params.kernel}")
     return image.cut(marks, params.iterations, params.seed)
 
 # %% ../nbs/13_masks.ipynb #masks-028
@@ -128,7 +148,8 @@ def _mask_name(id):
     "The PNG of a picture: `a/b.jpg` -> `a/b.png`; an id without a picture's suffix gets `.png` behind it"
     if _ODD.search(id):
         path = PurePosixPath(id)
-        if path.is_absolute() or ".." in path.parts or not path.name: raise ValueError(f"{id!r} does not name a picture inside a folder")
+        if path.is_absolute() or ".." in path.parts or not path.name:
+            raise ValueError(f"{id!r} does not name a picture inside a folder")
         id = str(path)
     stem, _, suffix = id.rpartition(".")
     return (stem if stem and stem[-1] != "/" and "." + suffix.lower() in PICTURE_SUFFIXES else id) + ".png"
@@ -145,21 +166,28 @@ def _publish(file, content, put=os.replace):
             temporary.write_bytes(content)
             return put(temporary, file)
         except OSError as wrong:
-            if last or wrong.errno not in (errno.ENOENT, errno.ESTALE): raise
-        finally: temporary.unlink(missing_ok=True)
+            if last or wrong.errno not in (errno.ENOENT, errno.ESTALE):
+                raise
+        finally:
+            temporary.unlink(missing_ok=True)
 
 # %% ../nbs/13_masks.ipynb #masks-031
 def _put_first(temporary, file):
     "Give `file` this content unless it has one; of several processes one wins"
-    try: os.link(temporary, file)
-    except FileExistsError: pass
-    except FileNotFoundError: raise
-    except OSError: os.replace(temporary, file) # a file system without hard links
+    try:
+        os.link(temporary, file)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        raise
+    except OSError:
+        os.replace(temporary, file) # a file system without hard links
 
 # %% ../nbs/13_masks.ipynb #masks-033
 def _leaves(value, name=""):
     "Nested dicts -> {dotted name: value}"
-    if not isinstance(value, dict): return {name: value}
+    if not isinstance(value, dict):
+        return {name: value}
     return {k: v for key, item in value.items() for k, v in _leaves(item, f"{name}.{key}".lstrip(".")).items()}
 
 # %% ../nbs/13_masks.ipynb #masks-034
@@ -169,9 +197,12 @@ def _differences(old, new):
     return "; ".join(f"{k} is {old.get(k)!r} there and {new.get(k)!r} here" for k in {**old, **new} if old.get(k) != new.get(k))
 
 def _read_manifest(file):
-    if not file.is_file(): raise ValueError(f"{file.parent} is no mask store: it has no manifest.json; make_masks makes one")
-    try: return json.loads(file.read_text())
-    except ValueError as wrong: raise ValueError(f"{file} is damaged ({wrong}): delete it with its folder, or restore it") from None
+    if not file.is_file():
+        raise ValueError(f"{file.parent} is no mask store: it has no manifest.json; make_masks makes one")
+    try:
+        return json.loads(file.read_text())
+    except ValueError as wrong:
+        raise ValueError(f"{file} is damaged ({wrong}): delete it with its folder, or restore it") from None
 
 # %% ../nbs/13_masks.ipynb #masks-035
 def _files(folder):
@@ -190,7 +221,8 @@ class MaskStore:
         manifest:dict=None, # how they are made (JSON); None: read what is there
     ):
         self.folder, file = Path(folder), Path(folder)/"manifest.json"
-        if manifest is not None and not file.is_file(): self._begin(file, manifest)
+        if manifest is not None and not file.is_file():
+            self._begin(file, manifest)
         self.manifest = _read_manifest(file)
         if manifest is not None and (told := _differences(self.manifest, json.loads(json.dumps(manifest)))):
             raise ValueError(f"{file} holds masks made in another way: {told}. Take another folder, or delete this one.")
@@ -203,7 +235,8 @@ class MaskStore:
 
     def _count(self, pictures): # all masks are there: say so
         manifest = {**self.manifest, "counts": dict(pictures=pictures, masks=len(self))}
-        if manifest != self.manifest: _publish(self.folder/"manifest.json", _as_text(manifest))
+        if manifest != self.manifest:
+            _publish(self.folder/"manifest.json", _as_text(manifest))
         self.manifest = manifest
 
     def __len__(self): return sum(1 for _ in _masks(self.folder))
@@ -211,7 +244,8 @@ class MaskStore:
     def ids(self)->list: return sorted(name.removesuffix(".png") for name in _masks(self.folder))
     def sweep(self): # what killed runs left behind
         for name in _files(self.folder):
-            if _LEFTOVER.search(name): (self.folder/name).unlink(missing_ok=True)
+            if _LEFTOVER.search(name):
+                (self.folder/name).unlink(missing_ok=True)
 
     def write(self, id, mask): _publish(self.folder/_mask_name(id), _as_png(mask))
     def read(self, id): return _read_png(self.folder/_mask_name(id))
@@ -223,20 +257,25 @@ def _as_text(manifest): return (json.dumps(manifest, indent=1) + "\n").encode()
 # %% ../nbs/13_masks.ipynb #masks-037
 def _as_png(mask):
     mask = np.asarray(mask)
-    if mask.dtype != bool or mask.ndim != 2: raise ValueError(f"a mask is (H, W) bool, got {mask.shape} {mask.dtype}")
+    if mask.dtype != bool or mask.ndim != 2:
+        raise ValueError(f"a mask is (H, W) bool, got {mask.shape} {mask.dtype}")
     Image.fromarray(mask).save(png := io.BytesIO(), "PNG")
     return png.getvalue()
 
 # %% ../nbs/13_masks.ipynb #masks-038
 def _read_png(file):
     "(H, W) bool; every checksum of the file is looked at first"
-    if not file.is_file(): raise ValueError(f"{file} is missing: {_AGAIN}")
+    if not file.is_file():
+        raise ValueError(f"{file} is missing: {_AGAIN}")
     try:
-        with Image.open(file) as whole: whole.verify()
-        with Image.open(file) as picture: mask = np.asarray(picture)
+        with Image.open(file) as whole:
+            whole.verify()
+        with Image.open(file) as picture:
+            mask = np.asarray(picture)
     except (OSError, SyntaxError) as wrong:
         raise ValueError(f"{file} is damaged ({wrong}): delete it and {_AGAIN}") from None
-    if mask.dtype != bool: raise ValueError(f"{file} is no 1-bit mask but {mask.shape} {mask.dtype}: delete it and {_AGAIN}")
+    if mask.dtype != bool:
+        raise ValueError(f"{file} is no 1-bit mask but {mask.shape} {mask.dtype}: delete it and {_AGAIN}")
     return mask
 
 _AGAIN = "run make_masks on this folder once more"
@@ -260,10 +299,12 @@ def _stopped(): return "stop" in _own and _own["stop"].is_set()
 # %% ../nbs/13_masks.ipynb #masks-042
 def _context():
     "Workers start from a clean process, never from a copy of this one with its threads; where it can, that process imports torch once for all"
-    if "forkserver" not in multiprocessing.get_all_start_methods(): return multiprocessing.get_context("spawn")
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["locloc.masks"])
-    with _deaf(): forkserver.ensure_running()
+    with _deaf():
+        forkserver.ensure_running()
     first = context.Process(target=int) # begins when torch is imported; whoever stops the run before that leaves nothing behind that would complain
     first.start()
     first.join()
@@ -276,8 +317,10 @@ def _deaf():
         yield
         return
     heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try: yield
-    finally: signal.signal(signal.SIGINT, heard)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, heard)
 
 # %% ../nbs/13_masks.ipynb #masks-043
 def cores()->int:
@@ -297,7 +340,8 @@ def on_accelerator(
     "Backbones of an attention source moved to this machine's accelerator, if there is one; each rank takes its own"
     if torch.accelerator.is_available():
         device = int(os.environ.get("LOCAL_RANK", 0)) % torch.accelerator.device_count()
-        for backbone in _backbones(source): backbone.to(torch.device(torch.accelerator.current_accelerator().type, device))
+        for backbone in _backbones(source):
+            backbone.to(torch.device(torch.accelerator.current_accelerator().type, device))
     return source
 
 # %% ../nbs/13_masks.ipynb #masks-046
@@ -310,13 +354,16 @@ def _workers(count, source):
     context, others = _context(), multiprocessing.active_children()
     stop = context.Event()
     pool = ProcessPoolExecutor(count, context, _worker, (pickle.dumps(None if _accelerated(source) else source), stop))
-    try: yield partial(_run, pool, 2 * count)
-    except BrokenProcessPool: raise ChildProcessError("a worker process was killed, perhaps for want of memory: take fewer workers; what is done stays") from None
+    try:
+        yield partial(_run, pool, 2 * count)
+    except BrokenProcessPool:
+        raise ChildProcessError("a worker process was killed, perhaps for want of memory: take fewer workers; what is done stays") from None
     except BaseException:
         stop.set()
         _end(pool, [worker for worker in multiprocessing.active_children() if worker not in others])
         raise
-    finally: pool.shutdown(cancel_futures=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 def _end(pool, workers, patience=1):
     "Workers finish the picture that they cut; one that still starts, or computes for longer than this many seconds, is ended"
@@ -330,13 +377,16 @@ def _run(pool, most, function, jobs): # at most so many jobs are under way
     waiting = deque()
     for job in jobs:
         waiting.append(pool.submit(_in_worker, function, *job))
-        if len(waiting) >= most: yield waiting.popleft().result()
-    while waiting: yield waiting.popleft().result()
+        if len(waiting) >= most:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 # %% ../nbs/13_masks.ipynb #masks-047
 def _over(run, source, protocol, batches, work):
     "`work(samples, pictures, attention, *rest)` for batches (samples, *rest): in the workers, the attention of an accelerator here"
-    if not _accelerated(source): yield from run(_open_and_work, ((protocol, work, *batch) for batch in batches))
+    if not _accelerated(source):
+        yield from run(_open_and_work, ((protocol, work, *batch) for batch in batches))
     else:
         opened = run(_open, ((protocol, *batch) for batch in batches))
         yield from run(_work, ((work, samples, pictures, source(pictures), *rest) for samples, pictures, *rest in opened))
@@ -370,7 +420,8 @@ def _mask_names(dataset):
 def _share(shard):
     "(i, n), i from 1 to n -> (k, m), k from 0: this process makes every m-th batch from the k-th on; ranks share a shard"
     i, n = shard
-    if not 1 <= i <= n: raise ValueError(f"shard must be (i, n) with i from 1 to n, got {i} of {n}")
+    if not 1 <= i <= n:
+        raise ValueError(f"shard must be (i, n) with i from 1 to n, got {i} of {n}")
     rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     return (i - 1) * ranks + rank, n * ranks
 
@@ -386,7 +437,8 @@ def _batches(dataset, missing, batch_size):
 def _cut(store, params, samples, pictures, attention, wanted):
     "Write the wanted masks of a batch -> their number"
     for done, i in enumerate(wanted):
-        if _stopped(): return done
+        if _stopped():
+            return done
         store.write(samples[i].id, grabcut_mask(pictures[i], attention[i], params))
     return len(wanted)
 
@@ -402,10 +454,13 @@ def _manifest(dataset, source, params, size):
 def _told(folder, total):
     "Ctrl-C and a full disk in one line that says how many masks are there"
     state = lambda: f"{sum(1 for _ in _masks(folder)):,} of {total:,} masks are there; run it again to go on"
-    try: yield
-    except KeyboardInterrupt: raise KeyboardInterrupt(f"{folder}: stopped; {state()}") from None
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{folder}: stopped; {state()}") from None
     except OSError as wrong:
-        if wrong.errno not in _FULL: raise
+        if wrong.errno not in _FULL:
+            raise
         raise OSError(f"{folder}: {os.strerror(wrong.errno).lower()}, make room there; {state()}") from None
 
 _FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
@@ -432,8 +487,10 @@ def make_masks(
         mine, missing = (np.arange(len(dataset)) // batch_size % parts == k), _missing(dataset, store)
         missing = missing[mine[missing]]
         with _workers(workers, source) as run, _bar(int(mine.sum()), len(missing), progress) as bar:
-            for done in _over(run, source, protocol, _batches(dataset, missing, batch_size), partial(_cut, store, params)): bar.update(done)
-        if not len(_missing(dataset, store)): store._count(len(dataset))
+            for done in _over(run, source, protocol, _batches(dataset, missing, batch_size), partial(_cut, store, params)):
+                bar.update(done)
+        if not len(_missing(dataset, store)):
+            store._count(len(dataset))
     return store
 
 # %% ../nbs/13_masks.ipynb #masks-061
@@ -457,20 +514,26 @@ def check_masks(
     there = sorted(names.intersection(there))
     jobs = ((store, there[i:i + 256]) for i in range(0, len(there), 256))
     with _workers(workers, None) as run, tqdm(total=len(there), desc="check", unit=" masks", disable=not progress) as bar:
-        for read, wrong in run(_look, jobs): problems += wrong; bar.update(read)
+        for read, wrong in run(_look, jobs):
+            problems += wrong
+            bar.update(read)
     return problems
 
 # %% ../nbs/13_masks.ipynb #masks-067
 def _stranger(store, name):
-    if _LEFTOVER.search(name): return f"{store.folder/name} was left by a killed run, or is being written now: make_masks sweeps it away"
+    if _LEFTOVER.search(name):
+        return f"{store.folder/name} was left by a killed run, or is being written now: make_masks sweeps it away"
     return f"{store.folder/name} is no mask of this data set: take it out of this folder"
 
 def _look(source, store, names):
     "-> (number of files, lines on those that are no good)"
     wrong, size = [], store.manifest.get("size")
     for name in names:
-        try: mask = _read_png(store.folder/name)
-        except ValueError as error: wrong.append(str(error)); continue
+        try:
+            mask = _read_png(store.folder/name)
+        except ValueError as error:
+            wrong.append(str(error))
+            continue
         if size and mask.shape != tuple(size):
             wrong.append(f"{store.folder/name} is {mask.shape[1]} x {mask.shape[0]}, not {size[1]} x {size[0]}: delete it and {_AGAIN}")
     return len(names), wrong
@@ -516,14 +579,17 @@ def choose_params(
     batches = (([dataset[i] for i in range(start, min(start + batch_size, len(dataset)))],) for start in range(0, len(dataset), batch_size))
     with _workers(workers, source) as run, tqdm(total=len(dataset), desc="settings", disable=not progress) as bar:
         parts = []
-        for part in _over(run, source, protocol, batches, partial(_try, protocol, grid, thresholds)): parts.append(part); bar.update(len(part))
+        for part in _over(run, source, protocol, batches, partial(_try, protocol, grid, thresholds)):
+            parts.append(part)
+            bar.update(len(part))
     return _table(grid, thresholds, np.concatenate(parts))
 
 # %% ../nbs/13_masks.ipynb #masks-074
 def _table(grid, thresholds, parts):
     "Judgements (pictures, settings, 2) -> rows, best first"
     known = (~np.isnan(parts[:, 0])).any(0)
-    if not known.any(): raise ValueError("no picture has a true mask or box: there is nothing to choose by")
+    if not known.any():
+        raise ValueError("no picture has a true mask or box: there is nothing to choose by")
     means = [np.nanmean(parts[..., i], 0) * 100 if known[i] else np.full(parts.shape[1], np.nan) for i in range(2)]
     settings = [("GrabCut", params) for params in grid] + [("PPD", float(t)) for t in thresholds]
     rows = [dict(method=m, setting=s, mask_iou=float(i), gt_known=float(g)) for (m, s), i, g in zip(settings, *means)]

@@ -18,7 +18,8 @@ from .boxes import _jit, as_bytes, box_iou, boxes_from_map
 
 # %% ../nbs/07_metrics.ipynb #metrics-005
 def _summed(counts): # float64 array of counters -> the same, summed over all processes
-    if not (dist.is_available() and dist.is_initialized()): return counts
+    if not (dist.is_available() and dist.is_initialized()):
+        return counts
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     total = torch.as_tensor(counts, dtype=torch.float64, device=device)
     dist.all_reduce(total)
@@ -31,7 +32,8 @@ def share_interval(
     level=.95, # of the interval, (0, 1)
 )->tuple:      # (low, high) in percent
     "Percentile bootstrap interval of a share, without drawing. Raises ValueError where nothing was seen"
-    if seen < 1: raise ValueError("no picture was seen: a share of nothing has no interval")
+    if seen < 1:
+        raise ValueError("no picture was seen: a share of nothing has no interval")
     low, high = binom.ppf([(1 - level)/2, (1 + level)/2], seen, right/seen)
     return float(100*low/seen), float(100*high/seen)
 
@@ -42,8 +44,10 @@ def class_rank(
 )->int:        # 0: the true class is first; among equal scores the lower index comes first. Raises ValueError on a bad label or scores that are not finite
     "Place of the true class among the scores"
     scores = np.asarray(scores, dtype=np.float64)
-    if scores.ndim != 1 or not np.isfinite(scores).all(): raise ValueError(f"scores must be one row of finite numbers, got shape {scores.shape}")
-    if label is None or not 0 <= label < len(scores): raise ValueError(f"label {label} is outside the {len(scores)} classes")
+    if scores.ndim != 1 or not np.isfinite(scores).all():
+        raise ValueError(f"scores must be one row of finite numbers, got shape {scores.shape}")
+    if label is None or not 0 <= label < len(scores):
+        raise ValueError(f"label {label} is outside the {len(scores)} classes")
     return int((scores > scores[label]).sum() + (scores[:label] == scores[label]).sum())
 
 # %% ../nbs/07_metrics.ipynb #metrics-014
@@ -63,12 +67,14 @@ class LocalizationAccuracy:
         label:int=None, # index of the true class
         iou:float=None, # best IoU of the predicted box over the true boxes, None: no box known
     ):
-        if iou is not None and not 0 <= iou <= 1: raise ValueError(f"iou must be in [0, 1], got {iou}")
+        if iou is not None and not 0 <= iou <= 1:
+            raise ValueError(f"iou must be in [0, 1], got {iou}")
         located = None if iou is None else iou >= self.iou
         top1, top5 = (None, None) if scores is None else (class_rank(scores, label) < k for k in (1, 5))
         both = lambda a, b: None if a is None or b is None else a and b
         for i, answer in enumerate((both(top1, located), both(top5, located), located, top1, top5)):
-            if answer is not None: self.right[i], self.seen[i] = self.right[i] + answer, self.seen[i] + 1
+            if answer is not None:
+                self.right[i], self.seen[i] = self.right[i] + answer, self.seen[i] + 1
 
     def compute(self)->dict: # name -> percent; names that no picture answered are absent
         right, seen = _summed(np.stack([self.right, self.seen]))
@@ -83,12 +89,14 @@ def _true_boxes(gt_boxes): # checked: (M, 4) float64, M > 0
     gt_boxes = np.asarray(gt_boxes, dtype=np.float64)
     if gt_boxes.ndim != 2 or gt_boxes.shape[1:] != (4,) or not len(gt_boxes):
         raise ValueError(f"true boxes must be (K, 4) with K > 0, got {gt_boxes.shape}: leave out pictures without a box")
-    if not (np.isfinite(gt_boxes).all() and (gt_boxes[:, 2:] >= gt_boxes[:, :2]).all()): raise ValueError(f"true boxes must be finite with x0 <= x1 and y0 <= y1, got {gt_boxes.tolist()}")
+    if not (np.isfinite(gt_boxes).all() and (gt_boxes[:, 2:] >= gt_boxes[:, :2]).all()):
+        raise ValueError(f"true boxes must be finite with x0 <= x1 and y0 <= y1, got {gt_boxes.tolist()}")
     return gt_boxes
 
 def _shares(values, what): # checked: (T,) float64 in [0, 1], T > 0
     values = np.atleast_1d(np.asarray(values, dtype=np.float64))
-    if not values.size or not ((values >= 0) & (values <= 1)).all(): raise ValueError(f"{what} must be one or more numbers in [0, 1], got {values}")
+    if not values.size or not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"{what} must be one or more numbers in [0, 1], got {values}")
     return values
 
 # %% ../nbs/07_metrics.ipynb #metrics-022
@@ -113,7 +121,8 @@ def _follow(pixels, cut, y, x, turn, marks): # outline through (y, x), with noth
     steps = (1, w + 1, w, w - 1, -1, -w - 1, -w, 1 - w)
     first, x0, y0, x1, y1, y_left, area = y*w + x, x, y, x, y, y, 0
     for _ in range(8):
-        if near[first + steps[turn]] > cut: break
+        if near[first + steps[turn]] > cut:
+            break
         turn = (turn + 1) & 7
     else:
         marks[first] = _ENDS
@@ -122,15 +131,18 @@ def _follow(pixels, cut, y, x, turn, marks): # outline through (y, x), with noth
     while True:
         turn, mark = (turn - 1) & 7, _SEEN
         while near[at + steps[turn]] <= cut:
-            if turn == _EAST: mark = _ENDS
+            if turn == _EAST:
+                mark = _ENDS
             turn = (turn - 1) & 7
         marks[at] = max(marks[at], mark)
         closes, at = at == last, at + steps[turn]
         area += _DX[turn]*y - x*_DY[turn]
         y, x = y + _DY[turn], x + _DX[turn]
-        if x < x0: x0, y_left = x, y
+        if x < x0:
+            x0, y_left = x, y
         x1, y0, y1 = max(x1, x), min(y0, y), max(y1, y)
-        if closes and at == first: return area, x0, y0, x1 + 1, y1 + 1, y_left
+        if closes and at == first:
+            return area, x0, y0, x1 + 1, y1 + 1, y_left
         turn = (turn + 4) & 7
 
 # %% ../nbs/07_metrics.ipynb #metrics-026
@@ -138,10 +150,14 @@ def _follow(pixels, cut, y, x, turn, marks): # outline through (y, x), with noth
 def _extent(columns, rows, cut): # largest value of each -> x0 y0 x1 y1 of what exceeds the cut, if anything does
     x0 = y0 = 0
     x1, y1 = len(columns), len(rows)
-    while columns[x0] <= cut: x0 += 1
-    while columns[x1 - 1] <= cut: x1 -= 1
-    while rows[y0] <= cut: y0 += 1
-    while rows[y1 - 1] <= cut: y1 -= 1
+    while columns[x0] <= cut:
+        x0 += 1
+    while columns[x1 - 1] <= cut:
+        x1 -= 1
+    while rows[y0] <= cut:
+        y0 += 1
+    while rows[y1 - 1] <= cut:
+        y1 -= 1
     return x0, y0, x1, y1
 
 @_jit
@@ -153,7 +169,8 @@ def _find_starts(pixels, w, cut, starts): # rows in one, from the north west of 
 @_jit
 def _add_holes(pixels, w, cut, starts): # the same where that of a hole to the east may begin
     here, east, north_east = pixels[w + 1:], pixels[w + 2:], pixels[2:]
-    for i in range(len(starts)): starts[i] |= np.uint8(here[i] > cut) & np.uint8(east[i] <= cut) & np.uint8(north_east[i] > cut)
+    for i in range(len(starts)):
+        starts[i] |= np.uint8(here[i] > cut) & np.uint8(east[i] <= cut) & np.uint8(north_east[i] > cut)
 
 # %% ../nbs/07_metrics.ipynb #metrics-027
 @_jit
@@ -162,7 +179,8 @@ def _note(look, area, second, x0, y0, x1, y1, y, x): # what a look found: twice 
 
 @_jit
 def _in_another(marks, y, x): # the last outline to the west goes on to the east
-    while x and not marks[y, x]: x -= 1
+    while x and not marks[y, x]:
+        x -= 1
     return marks[y, x] == _SEEN
 
 @_jit
@@ -172,21 +190,27 @@ def _survey(pixels, cut, extent, starts, marks, look):
     _find_starts(pixels.ravel()[first - w - 1:], w, cut, starts[first:end])
     marks[:] = 0
     for k in range(first >> 3, (end + 7) >> 3):
-        if not eights[k]: continue
+        if not eights[k]:
+            continue
         for i in range(max(8*k, first), min(8*k + 8, end)):
             y, x = i//w, i % w
-            if not starts[i] or marks[y, x] or _in_another(marks, y, x): continue
+            if not starts[i] or marks[y, x] or _in_another(marks, y, x):
+                continue
             area, x0, y0, x1, y1, _ = _follow(pixels, cut, y, x, _WEST, marks)
-            if 2*area > room: return _note(look, area, room - area, x0, y0, x1, y1, y, x)
-            if area >= look[0]: _note(look, area, max(look[0], 0), x0, y0, x1, y1, y, x)
-            else: look[1] = max(look[1], area)
+            if 2*area > room:
+                return _note(look, area, room - area, x0, y0, x1, y1, y, x)
+            if area >= look[0]:
+                _note(look, area, max(look[0], 0), x0, y0, x1, y1, y, x)
+            else:
+                look[1] = max(look[1], area)
 
 # %% ../nbs/07_metrics.ipynb #metrics-028
 @_jit
 def _grow(pixels, cut, low, high, marks, look): # between two looks; returns whether the high one's part is surely the largest
     y, x, area = high[6], high[7], -1
     while area < 0: # a hole: on to its west
-        while pixels[y, x - 1] > cut: x -= 1
+        while pixels[y, x - 1] > cut:
+            x -= 1
         area, x0, y0, x1, y1, y = _follow(pixels, cut, y, x, _WEST, marks)
         x = x0
     _note(look, area, max(low[1], low[0] - area), x0, y0, x1, y1, high[6], high[7])
@@ -204,7 +228,8 @@ def _best_iou(box, truths, size, more):
     best = 0.
     for truth in truths:
         shared, area, true = _overlap(box, truth, size, more)
-        if shared > 0: best = max(best, shared/(area + true - shared))
+        if shared > 0:
+            best = max(best, shared/(area + true - shared))
     return best
 
 # %% ../nbs/07_metrics.ipynb #metrics-030
@@ -214,8 +239,10 @@ def _bounds(inner, outer, truths, size, more): # of the best IoU of a box betwee
     for truth in truths:
         shared_in, area_in, true = _overlap(inner, truth, size, more)
         shared_out, area_out, _ = _overlap(outer, truth, size, more)
-        if shared_in > 0: least = max(least, shared_in/(true + area_out - shared_out))
-        if shared_out > 0: most = max(most, shared_out/(true + area_in - shared_in))
+        if shared_in > 0:
+            least = max(least, shared_in/(true + area_out - shared_out))
+        if shared_out > 0:
+            most = max(most, shared_out/(true + area_in - shared_in))
     return least - 1e-9, most + 1e-9
 
 @_jit
@@ -227,8 +254,10 @@ def _last_possible(columns, rows, cuts, truths, least, size, more): # cuts above
         for truth in truths:
             shared, _, true = _overlap(extent, truth, size, more)
             possible |= shared >= least*true
-        if possible: low = middle + 1
-        else: high = middle
+        if possible:
+            low = middle + 1
+        else:
+            high = middle
     return max(low - 1, 0)
 
 # %% ../nbs/07_metrics.ipynb #metrics-031
@@ -246,11 +275,14 @@ def _rimmed(pixels): # (H, W) uint8 -> the same with a rim of zeros, its largest
 
 @_jit
 def _settled(right, looks, low, high, truths, ious, size, more): # writes the answers between two looks, if they are known
-    if looks[high, 0] <= looks[low, 1] or 2*looks[high, 0] <= looks[low, 0]: return False
+    if looks[high, 0] <= looks[low, 1] or 2*looks[high, 0] <= looks[low, 0]:
+        return False
     least, most = _bounds(looks[high, 2:6], looks[low, 2:6], truths, size, more)
     for iou in ious:
-        if least < iou <= most: return False
-    for i in range(len(ious)): right[i, low + 1:high] = least >= ious[i]
+        if least < iou <= most:
+            return False
+    for i in range(len(ious)):
+        right[i, low + 1:high] = least >= ious[i]
     return True
 
 # %% ../nbs/07_metrics.ipynb #metrics-032
@@ -260,15 +292,20 @@ def _right_largest(pixels, cuts, truths, ious, more): # ascending cuts, each bel
     right, looks = np.zeros((len(ious), len(cuts)), np.bool_), np.zeros((len(cuts), 8), np.int64)
     marks, starts = np.zeros(pixels.shape, np.uint8), np.zeros((pixels.size + 7)//8*8, np.uint8)
     last = _last_possible(columns, rows, cuts, truths, ious.min() - 1e-9, size, more)
-    for k in (0, last): _survey(pixels, cuts[k], _extent(columns, rows, cuts[k]), starts, marks, looks[k])
+    for k in (0, last):
+        _survey(pixels, cuts[k], _extent(columns, rows, cuts[k]), starts, marks, looks[k])
     open_ = [(0, last)]
     while open_:
         low, high = open_.pop()
         k = (low + high)//2
-        if k == low or _settled(right, looks, low, high, truths, ious, size, more): continue
-        if not _grow(pixels, cuts[k], looks[low], looks[high], marks, looks[k]): _survey(pixels, cuts[k], _extent(columns, rows, cuts[k]), starts, marks, looks[k])
-        open_.append((low, k)); open_.append((k, high))
-    for k in np.flatnonzero(looks[:, 7]): right[:, k] = _best_iou(looks[k, 2:6], truths, size, more) >= ious
+        if k == low or _settled(right, looks, low, high, truths, ious, size, more):
+            continue
+        if not _grow(pixels, cuts[k], looks[low], looks[high], marks, looks[k]):
+            _survey(pixels, cuts[k], _extent(columns, rows, cuts[k]), starts, marks, looks[k])
+        open_.append((low, k))
+        open_.append((k, high))
+    for k in np.flatnonzero(looks[:, 7]):
+        right[:, k] = _best_iou(looks[k, 2:6], truths, size, more) >= ious
     return right
 
 # %% ../nbs/07_metrics.ipynb #metrics-033
@@ -285,13 +322,18 @@ def _right_any(pixels, cuts, truths, ious, more): # the same where any outline m
         _find_starts(pixels.ravel()[first - w - 1:], w, cut, starts[first:end])
         _add_holes(pixels.ravel()[first - w - 1:], w, cut, starts[first:end])
         for eight in range(first >> 3, (end + 7) >> 3):
-            if not eights[eight]: continue
+            if not eights[eight]:
+                continue
             for i in range(max(8*eight, first), min(8*eight + 8, end)):
-                if not starts[i]: continue
+                if not starts[i]:
+                    continue
                 y, x = i//w, i % w
-                if not marks[y, x] and pixels[y, x - 1] <= cut: turn = _WEST
-                elif marks[y, x] != _ENDS and pixels[y, x + 1] <= cut: turn = _EAST
-                else: continue
+                if not marks[y, x] and pixels[y, x - 1] <= cut:
+                    turn = _WEST
+                elif marks[y, x] != _ENDS and pixels[y, x + 1] <= cut:
+                    turn = _EAST
+                else:
+                    continue
                 outline = _follow(pixels, cut, y, x, turn, marks)
                 best = max(best, _best_iou(outline[1:5], truths, size, more))
         right[:, k] = best >= ious
@@ -361,7 +403,8 @@ class PxAP:
         thresholds=None, # (T,) ascending, [0, 1); None: 0, .01, ... .99
     ):
         self.thresholds = _shares(np.arange(0, 1, .01) if thresholds is None else thresholds, "thresholds")
-        if (np.diff(self.thresholds) <= 0).any(): raise ValueError("thresholds must ascend")
+        if (np.diff(self.thresholds) <= 0).any():
+            raise ValueError("thresholds must ascend")
         self.reset()
 
     def reset(self): self.counts = np.zeros((2, len(self.thresholds) + 1)) # pixels off and on the object, in bins that begin at the thresholds and at 1
@@ -373,13 +416,16 @@ class PxAP:
         score_map, mask = np.asarray(score_map, dtype=np.float64), np.asarray(mask)
         if score_map.shape != mask.shape or not np.isin(mask, (0, 1, 255)).all():
             raise ValueError(f"the mask must be {score_map.shape} of 0, 1 and 255 (ignore), got {mask.shape} of {np.unique(mask)[:5]}")
-        if not (score_map.min() >= 0 and score_map.max() <= 1): raise ValueError(f"scores must be finite and in [0, 1], got {score_map.min()} to {score_map.max()}")
+        if not (score_map.min() >= 0 and score_map.max() <= 1):
+            raise ValueError(f"scores must be finite and in [0, 1], got {score_map.min()} to {score_map.max()}")
         bins = np.searchsorted(np.append(self.thresholds, 1), score_map, side="right") - 1
-        for value, row in enumerate(self.counts): row += np.bincount(bins[(mask == value) & (bins >= 0)], minlength=len(row))
+        for value, row in enumerate(self.counts):
+            row += np.bincount(bins[(mask == value) & (bins >= 0)], minlength=len(row))
 
     def compute(self)->float: # percent; raises ValueError where no pixel of any object was seen
         off, on = _summed(self.counts)[:, ::-1].cumsum(1) # at or above each threshold, from the highest
-        if not on[-1]: raise ValueError("no true pixels: PxAP needs masks with an object")
+        if not on[-1]:
+            raise ValueError("no true pixels: PxAP needs masks with an object")
         precision = np.divide(on, on + off, out=np.zeros_like(on), where=on + off > 0)
         return float(100*(precision*np.diff(on, prepend=0)).sum()/on[-1])
 
@@ -393,15 +439,19 @@ def error_type(
     iou=.5,           # a box is right at or above this IoU
 )->str:               # one of ERROR_TYPES
     "What is wrong with a box"
-    if not class_right: return "wrong class"
+    if not class_right:
+        return "wrong class"
     box, true_boxes = np.asarray(box, dtype=np.float64).reshape(4), _true_boxes(true_boxes)
     ious = box_iou(box, true_boxes)[0]
-    if ious.max() >= iou: return "right"
+    if ious.max() >= iou:
+        return "right"
     area = lambda b: np.maximum(b[..., 2:] - b[..., :2], 0).prod(-1)
     shared = area(np.concatenate([np.maximum(box[:2], true_boxes[:, :2]), np.minimum(box[2:], true_boxes[:, 2:])], axis=1))
     held = shared/np.maximum(area(true_boxes), 1e-9)
-    if (held > .3).sum() > 1: return "several objects"
-    if shared[ious.argmax()] > .5*area(box): return "part"
+    if (held > .3).sum() > 1:
+        return "several objects"
+    if shared[ious.argmax()] > .5*area(box):
+        return "part"
     return "too large" if held[ious.argmax()] >= .7 else "wrong place"
 
 # %% ../nbs/07_metrics.ipynb #metrics-055

@@ -60,12 +60,15 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 _HEADS = {head.__name__: head for head in (GEG, LFDM, LinearHead)}
 
 def _describe_head(head, vit): # what rebuilds a head without its weights; an encoder copied from the backbone is rebuilt from it
-    if head is None: return None
+    if head is None:
+        return None
     keys = ("embed_dim", "unet_dim", "width", "layout") if isinstance(head, GEG) else ("embed_dim", "num_classes", "num_prefix_tokens", "layout")
     config = {"head": type(head).__name__, **{k: getattr(head, k) for k in keys}}
-    if isinstance(head, GEG): return config
+    if isinstance(head, GEG):
+        return config
     heads, hidden = head.blocks[0].attn.num_heads, head.blocks[0].mlp.fc1.out_features
-    if vit is not None and heads == vit.num_heads and repr(head.blocks) == repr(vit.model.blocks): return config | {"encoder": "as the backbone's"}
+    if vit is not None and heads == vit.num_heads and repr(head.blocks) == repr(vit.model.blocks):
+        return config | {"encoder": "as the backbone's"}
     return config | {"depth": len(head.blocks), "num_heads": heads, "mlp_ratio": hidden/head.embed_dim}
 
 def _describe(model): # LocLoc -> dict that rebuilds it, without the weights
@@ -84,20 +87,27 @@ def _save(model, folder): # both files are written beside `folder` first
     try:
         save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, made/WEIGHTS)
         (made/CONFIG).write_text(json.dumps(_describe(model), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        if not folder.exists(): made.rename(folder)
+        if not folder.exists():
+            made.rename(folder)
         else:
-            for name in (WEIGHTS, CONFIG): os.replace(made/name, folder/name)
-    finally: shutil.rmtree(made, ignore_errors=True)
+            for name in (WEIGHTS, CONFIG):
+                os.replace(made/name, folder/name)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 # %% ../nbs/23_model.ipynb #model-014
 def _read(path, reader, *errors): # what `reader` makes of the file, or one line that names it
-    if not path.is_file(): raise FileNotFoundError(f"{path} is missing: a model is a folder with {CONFIG} and {WEIGHTS}")
-    try: return reader(path)
-    except errors as e: raise ValueError(f"{path} is damaged: {type(e).__name__}: {str(e).splitlines()[0][:120]}") from e
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: a model is a folder with {CONFIG} and {WEIGHTS}")
+    try:
+        return reader(path)
+    except errors as e:
+        raise ValueError(f"{path} is damaged: {type(e).__name__}: {str(e).splitlines()[0][:120]}") from e
 
 # %% ../nbs/23_model.ipynb #model-015
 def _build_head(config, vit):
-    if config is None: return None
+    if config is None:
+        return None
     kwargs = dict(config)
     head = _HEADS[kwargs.pop("head")]
     return head.from_backbone(vit, kwargs["num_classes"], kwargs["layout"]) if kwargs.pop("encoder", None) else head(**kwargs)
@@ -110,25 +120,30 @@ def _load(cls, folder):
         vit = config["backbone"] and load_backbone(config["backbone"]["name"], weights=False, **config["backbone"]["timm_kwargs"])
         geg, lfdm = (_build_head(config[k], vit) for k in ("geg", "lfdm"))
         model = cls(vit, geg, lfdm, *(config[k] for k in ("classes", "threshold", "protocol", "config")))
-    except (KeyError, TypeError, AttributeError) as e: raise ValueError(f"{path} does not describe a model: {type(e).__name__}: {e}") from e
+    except (KeyError, TypeError, AttributeError) as e:
+        raise ValueError(f"{path} does not describe a model: {type(e).__name__}: {e}") from e
     fit_weights(model, state, str(weights))
     return model
 
 # %% ../nbs/23_model.ipynb #model-017
 def _reference_state(source): # state dict or path of one -> state dict
-    if isinstance(source, dict): return source
+    if isinstance(source, dict):
+        return source
     def reader(path):
-        if path.suffix == ".safetensors": return load_file(path)
+        if path.suffix == ".safetensors":
+            return load_file(path)
         with torch.serialization.safe_globals([argparse.Namespace]): # training options beside the weights
             return torch.load(path, map_location="cpu", weights_only=True)
     state = _read(Path(source), reader, Exception)
-    for key in ("model", "state_dict"): state = state.get(key, state)
+    for key in ("model", "state_dict"):
+        state = state.get(key, state)
     return state
 
 def _from_reference(cls, generator, classifier, backbone, classes):
     geg = None if generator is None else GEG.from_reference(_reference_state(generator))
     lfdm = None if classifier is None else LFDM.from_reference(_reference_state(classifier))
-    if classes is None: classes = [f"class {i}" for i in range(0 if lfdm is None else lfdm.num_classes)]
+    if classes is None:
+        classes = [f"class {i}" for i in range(0 if lfdm is None else lfdm.num_classes)]
     return cls(backbone, geg, lfdm, classes)
 
 # %% ../nbs/23_model.ipynb #model-019
@@ -137,11 +152,13 @@ _MISSING = {"backbone": "backbone: pass one, LocLoc(load_backbone(...), ...)", "
 
 def _predict(model, sources, topk):
     for part, what in _MISSING.items():
-        if getattr(model, part) is None: raise ValueError(f"this model can't predict, it has no {what}")
+        if getattr(model, part) is None:
+            raise ValueError(f"this model can't predict, it has no {what}")
     protocol, inputs, sizes = get_protocol(model.protocol), [], []
     for source in sources:
         picture = open_picture(source)
-        inputs.append(protocol.picture(picture)); sizes.append(picture.shape[:2])
+        inputs.append(protocol.picture(picture))
+        sizes.append(picture.shape[:2])
     activation, logits = model(model.backbone.normalize(np.stack(inputs)))
     best = logits.float().softmax(1).topk(min(topk, len(model.classes)))
     wide, small = (score_maps(activation, size) for size in (inputs[0].shape[:2], activation.shape[2:]))
@@ -171,7 +188,8 @@ class _Parts(nn.Module): # what LocLoc is made of, always in eval mode when made
     @torch.no_grad()
     def forward(self, images):
         "(B, 3, H, W) normalised -> activation map (B, 1, 8h, 8w), logits (B, C); None for a head that is not there"
-        if self.geg is None: embedding, activation = self.backbone.embed(images), None
+        if self.geg is None:
+            embedding, activation = self.backbone.embed(images), None
         else:
             seen = self.backbone(images, attention=False)
             embedding, activation = seen.embedding, self.geg(seen.patches)

@@ -23,10 +23,12 @@ def show_picture(
     ax=None,      # matplotlib Axes; None: a new one
 ):                # the Axes
     "A picture without axis marks"
-    if ax is None: ax = plt.subplots(figsize=(2.6, 2.6), layout="constrained")[1]
+    if ax is None:
+        ax = plt.subplots(figsize=(2.6, 2.6), layout="constrained")[1]
     ax.imshow(picture, cmap="gray", vmin=0, vmax=255)
     ax.set(xticks=[], yticks=[], frame_on=False)
-    if title: ax.set_title(title, fontsize=9)
+    if title:
+        ax.set_title(title, fontsize=9)
     return ax
 
 # %% ../nbs/32_plot.ipynb #plot-008
@@ -39,7 +41,8 @@ def show_attention(
 ):                 # the Axes
     "A score map, over its picture or alone"
     attention = np.asarray(attention, np.float32)
-    if picture is None: alpha, picture = 1, np.zeros((*attention.shape, 3), np.uint8)
+    if picture is None:
+        alpha, picture = 1, np.zeros((*attention.shape, 3), np.uint8)
     h, w = picture.shape[:2]
     ax = show_picture(picture, title, ax)
     ax.imshow(cv2.resize(attention, (w, h)), cmap="magma", vmin=0, vmax=1, alpha=alpha)
@@ -63,7 +66,8 @@ def show_trimap(
     ax.imshow(trimap, cmap=colours, vmin=0, vmax=3, interpolation="nearest", alpha=1 if picture is None else .65)
     shares = {code: np.mean(trimap == code) for code in TRIMAP}
     marks = [Patch(color=TRIMAP[code][1], label=f"{TRIMAP[code][0]} {share:.0%}") for code, share in shares.items() if share]
-    if legend: ax.legend(handles=marks, loc="upper center", bbox_to_anchor=(.5, -.01), fontsize=7, frameon=False, handlelength=1, borderpad=0)
+    if legend:
+        ax.legend(handles=marks, loc="upper center", bbox_to_anchor=(.5, -.01), fontsize=7, frameon=False, handlelength=1, borderpad=0)
     return ax
 
 # %% ../nbs/32_plot.ipynb #plot-015
@@ -75,10 +79,12 @@ def show_mask(
 ):                 # the Axes
     "A mask: the picture stays bright inside, its outline is drawn, the rest goes dark and grey"
     mask = np.asarray(mask, bool)
-    if picture is None: return show_picture(mask * np.uint8(255), title, ax)
+    if picture is None:
+        return show_picture(mask * np.uint8(255), title, ax)
     grey = picture.mean(-1, keepdims=True) * .35
     ax = show_picture(np.where(mask[..., None], picture, grey).astype(np.uint8), title, ax)
-    if mask.any() and not mask.all(): ax.contour(mask, [.5], colors="white", linewidths=.8)
+    if mask.any() and not mask.all():
+        ax.contour(mask, [.5], colors="white", linewidths=.8)
     return ax
 
 # %% ../nbs/32_plot.ipynb #plot-018
@@ -129,15 +135,18 @@ def show_sweep(
     legend=True,  # name the values of δ0
 ):                # the Axes
     "Curves of a measure against δ1"
-    if ax is None: ax = plt.subplots(figsize=(3, 2.4), layout="constrained")[1]
+    if ax is None:
+        ax = plt.subplots(figsize=(3, 2.4), layout="constrained")[1]
     colours = colormaps["viridis"](np.linspace(0, .85, len(delta0)))
     for d0, row, colour, mark in zip(delta0, values, colours, "os^Dvp*XP<>" * len(delta0)):
         ax.plot(delta1, row, color=colour, marker=mark, markersize=3.5, linewidth=1.2, label=f"δ0 {d0:g}")
     ax.set_xlabel("δ1", fontsize=8)
     ax.tick_params(labelsize=7)
     ax.grid(alpha=.3)
-    if title: ax.set_title(title, fontsize=9)
-    if legend: ax.legend(fontsize=6.5, frameon=False)
+    if title:
+        ax.set_title(title, fontsize=9)
+    if legend:
+        ax.legend(fontsize=6.5, frameon=False)
     return ax
 
 # %% ../nbs/32_plot.ipynb #plot-029
@@ -152,9 +161,12 @@ FIG4 = {
 # %% ../nbs/32_plot.ipynb #plot-030
 def _fig4_cell(row, column, last, ax):
     ax.set(xticks=[], yticks=[], frame_on=False)
-    if row.get(column) is not None: FIG4[column][1](row, ax)
-    if column in ("picture", last) and row.get("true_boxes") is not None: show_boxes(row["true_boxes"], "true", ax)
-    if column == last and row.get("pred_box") is not None: show_boxes(row["pred_box"], "predicted", ax)
+    if row.get(column) is not None:
+        FIG4[column][1](row, ax)
+    if column in ("picture", last) and row.get("true_boxes") is not None:
+        show_boxes(row["true_boxes"], "true", ax)
+    if column == last and row.get("pred_box") is not None:
+        show_boxes(row["pred_box"], "predicted", ax)
 
 # %% ../nbs/32_plot.ipynb #plot-031
 def fig4(
@@ -168,7 +180,9 @@ def fig4(
     figure.get_layout_engine().set(w_pad=.02, h_pad=.02)
     grid = figure.subplots(len(rows), len(columns), squeeze=False)
     for axes, row in zip(grid, rows):
-        for ax, column in zip(axes, columns): _fig4_cell(row, column, columns[-1], ax)
+        for ax, column in zip(axes, columns):
+            _fig4_cell(row, column, columns[-1], ax)
         axes[0].set_xlabel(row.get("title", ""), loc="left", fontsize=8, labelpad=2)
-    for ax, column in zip(grid[0], columns): ax.set_title(FIG4[column][0], fontsize=9)
+    for ax, column in zip(grid[0], columns):
+        ax.set_title(FIG4[column][0], fontsize=9)
     return figure

@@ -7,7 +7,9 @@ __all__ = ['PretrainConfig', 'PretrainData', 'pretrain_data', 'held_out_pictures
            'PretrainModel', 'pretrain_loss', 'pretrain', 'main']
 
 # %% ../nbs/25_pretrain.ipynb #pretrain-003
-import json, math, os
+import json
+import math
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -55,7 +57,8 @@ class PretrainConfig:
     seed:int=0              # of weights, order and augmentation
 
     def __post_init__(self):
-        if not 0 < self.min_side <= 1: raise ValueError(f"min_side must be in (0, 1], got {self.min_side}")
+        if not 0 < self.min_side <= 1:
+            raise ValueError(f"min_side must be in (0, 1], got {self.min_side}")
 
 # %% ../nbs/25_pretrain.ipynb #pretrain-006
 @dataclass(frozen=True)
@@ -83,13 +86,15 @@ def pretrain_data(
     for number, dataset in enumerate(datasets):
         labelled = len(dataset.classes) > 1 and len(dataset) >= 8 * len(dataset.classes)
         labels = dataset.labels + len(groups) if labelled else np.full(len(dataset), -1)
-        if labelled: groups += [number] * len(dataset.classes)
+        if labelled:
+            groups += [number] * len(dataset.classes)
         stores = _stores(config, source, dataset, number)
         pictures, targets, boxes = zip(*_in_threads(config, lambda sample: _read(sample, stores), dataset))
         parts.append((np.stack(pictures), np.stack(targets), labels, held_out_pictures(boxes, config.held_out, config.seed), boxes, np.full(len(dataset), number)))
     pictures, targets, labels, held_out, boxes, sets = zip(*parts)
     held_out, targets = np.concatenate(held_out), torch.from_numpy(np.concatenate(targets))[:, None]
-    if held_out.all(): raise ValueError(f"held_out={config.held_out} leaves no picture to learn from")
+    if held_out.all():
+        raise ValueError(f"held_out={config.held_out} leaves no picture to learn from")
     share = targets.float().mean((1, 2, 3)) / 255
     return PretrainData(torch.from_numpy(np.concatenate(pictures)).permute(0, 3, 1, 2).contiguous(), targets, ((share > .02) & (share < .75)).float(),
         torch.from_numpy(np.concatenate(labels).astype(np.int64)), torch.tensor(groups, dtype=torch.int64), torch.from_numpy(~held_out),
@@ -102,7 +107,8 @@ def _stores(config, source, dataset, number):
         for i, setting in enumerate(config.thresholds)]
 
 def _in_threads(config, function, items):
-    with ThreadPoolExecutor(max(config.workers, 1)) as pool: return list(pool.map(function, items))
+    with ThreadPoolExecutor(max(config.workers, 1)) as pool:
+        return list(pool.map(function, items))
 
 # %% ../nbs/25_pretrain.ipynb #new0
 def _read(sample, stores):
@@ -184,7 +190,8 @@ class PretrainModel(nn.Module):
 
     def forward(self, images): # (B, 3, H, W) normalised -> attention (B, heads, h, w), quarters (B, 2h, 2w), class logits (B, C)
         grid, tokens = (images.shape[-2] // 16, images.shape[-1] // 16), self.vit._pos_embed(self.vit.patch_embed(images))
-        for block in self.vit.blocks: before, tokens = tokens, block(tokens)
+        for block in self.vit.blocks:
+            before, tokens = tokens, block(tokens)
         quarters = self.quarters(tokens[:, 1:]).transpose(1, 2).unflatten(-1, grid)
         return _cls_row(block, before).unflatten(-1, grid), F.pixel_shuffle(quarters, 2)[:, 0], self.classify(self.vit.norm(tokens[:, 0]))
 
@@ -250,7 +257,9 @@ def _one_epoch(model, average, optimizer, schedule, data, config, epoch):
         optimizer.zero_grad()
         (losses @ losses.new_tensor([1, config.mask_weight, config.label_weight])).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.)
-        optimizer.step(); schedule.step(); average.update_parameters(model)
+        optimizer.step()
+        schedule.step()
+        average.update_parameters(model)
         total, batches = total + losses.detach(), batches + 1
     return (total / batches).tolist()
 
@@ -258,7 +267,8 @@ def _one_epoch(model, average, optimizer, schedule, data, config, epoch):
 @torch.inference_mode()
 def _locate(average, data):
     "GT-known Loc of the held-out pictures by the best hard threshold on the averaged weights' attention: mean over their data sets, percent; nan without any"
-    if data.teaches.all(): return math.nan
+    if data.teaches.all():
+        return math.nan
     vit, counts = average.module.eval(), {}
     for chosen in (~data.teaches).nonzero()[:, 0].split(256):
         maps = attention_map(vit(_normalized(data.pictures[chosen] / 255))[0][:, None])
@@ -298,18 +308,21 @@ def pretrain(
     data = pretrain_data(config, datasets or [load_dataset(d) for d in config.data]).to(device)
     torch.manual_seed(config.seed)
     model = PretrainModel(len(data.groups), config.drop_path).to(device, memory_format=torch.channels_last)
-    if config.init: fit_weights(model.vit, read_weights(config.init), config.init)
+    if config.init:
+        fit_weights(model.vit, read_weights(config.init), config.init)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
     optimizer, schedule = _optimizer(model, config, config.epochs * max(int(data.teaches.sum()) // config.batch_size, 1))
     parts, log = dict(model=model, average=average, optimizer=optimizer, schedule=schedule), []
-    if (out/"checkpoint.pt").is_file(): log = _resume(out/"checkpoint.pt", parts, config)
+    if (out/"checkpoint.pt").is_file():
+        log = _resume(out/"checkpoint.pt", parts, config)
     last = min(config.epochs, len(log) + (stop_after or config.epochs))
     for epoch in tqdm(range(len(log), last), desc="epochs"):
         torch.manual_seed(config.seed * 1_000_003 + epoch) # drop path
         log.append(_one_epoch(*parts.values(), data, config, epoch))
         due = (epoch + 1) % config.save_every == 0 or epoch + 1 == last
         log[-1].append(_locate(average, data) if due else math.nan)
-        if not due: continue
+        if not due:
+            continue
         tqdm.write(f"epoch {epoch + 1}: attention {log[-1][0]:.3f}, mask {log[-1][1]:.3f}, label {log[-1][2]:.3f}, held out {log[-1][3]:.1f} %")
         _save(out, average, {k: p.state_dict() for k, p in parts.items()} | dict(config=json.dumps(_plain(config)), log=log), config, log)
     return out/"locloc-tiny.safetensors"
@@ -320,17 +333,23 @@ def _resume(file, parts, config):
     state = torch.load(file, map_location="cpu", weights_only=True)
     old, new = json.loads(state["config"]), _plain(config)
     wrong = [k for k in new if old.get(k) != json.loads(json.dumps(new[k]))]
-    if wrong: raise ValueError(f"{file} was made with other settings: " + ", ".join(f"{k} {old.get(k)!r} there, {new[k]!r} here" for k in wrong) + ". Take another --out")
-    for name, part in parts.items(): part.load_state_dict(state[name])
+    if wrong:
+        raise ValueError(f"{file} was made with other settings: " + ", ".join(f"{k} {old.get(k)!r} there, {new[k]!r} here" for k in wrong) + ". Take another --out")
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
     return state["log"]
 
 # %% ../nbs/25_pretrain.ipynb #pretrain-034
 def main(args=None): # command line; None: the real one
     "`python -m locloc.pretrain`"
     config = tyro.cli(PretrainConfig, args=args, prog="python -m locloc.pretrain")
-    try: print(pretrain(config))
-    except KeyboardInterrupt: raise SystemExit("stopped; the same command goes on from the last checkpoint") from None
-    except (ValueError, OSError) as wrong: raise SystemExit(str(wrong)) from None
+    try:
+        print(pretrain(config))
+    except KeyboardInterrupt:
+        raise SystemExit("stopped; the same command goes on from the last checkpoint") from None
+    except (ValueError, OSError) as wrong:
+        raise SystemExit(str(wrong)) from None
 
 # %% ../nbs/25_pretrain.ipynb #pretrain-035
-if __name__ == "__main__" and "__file__" in globals(): main()
+if __name__ == "__main__" and "__file__" in globals():
+    main()

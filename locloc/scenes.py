@@ -7,6 +7,7 @@ __all__ = ['SCENE_CLASSES', 'SCENE_SPLITS', 'scene_mask', 'make_scene']
 
 # %% ../nbs/03_scenes.ipynb #scenes-004
 import colorsys
+
 import cv2
 import numpy as np
 
@@ -20,12 +21,14 @@ class _Canvas:
     def fill(self, points, colour, body=True):
         points = self._px(points)
         cv2.fillPoly(self.rgb, points, colour, cv2.LINE_AA, 4)
-        if body: cv2.fillPoly(self.alpha, points, 255, cv2.LINE_AA, 4)
+        if body:
+            cv2.fillPoly(self.alpha, points, 255, cv2.LINE_AA, 4)
 
     def stroke(self, points, width, colour, body=False):
         points, width = self._px(points), max(1, round(width * .46 * self.n))
         cv2.polylines(self.rgb, points, False, colour, width, cv2.LINE_AA, 4)
-        if body: cv2.polylines(self.alpha, points, False, 255, width, cv2.LINE_AA, 4)
+        if body:
+            cv2.polylines(self.alpha, points, False, 255, width, cv2.LINE_AA, 4)
 
     def disc(self, x, y, r, colour, body=False, ry=None): self.fill(_oval(x, y, r, ry or r)[::2], colour, body)
 
@@ -53,7 +56,8 @@ def _butterfly(c, rng):
             inner = wing * .78 + (x * .93, y * .93)
             c.fill((wing + (x, y)) * (side, 1), dark)
             c.fill(inner * (side, 1), main, False)
-            for k in (14, 20, 26, 32): c.stroke([(side * .06, 0), inner[k % 48] * (side, 1)], .018, dark)
+            for k in (14, 20, 26, 32):
+                c.stroke([(side * .06, 0), inner[k % 48] * (side, 1)], .018, dark)
             for px, py in _turned(_oval(0, 0, rx * .87, ry * .87, np.linspace(-1, 1.2, 5)), turn) + (x, y):
                 c.disc(side * px, py, .035, spot)
             c.disc(side * x, y, .09, spot)
@@ -119,10 +123,12 @@ def _mushroom(c, rng):
     w, h = rng.uniform(.2, .3), rng.uniform(.8, 1.05)
     half = np.array([(1, .05), (.8, .5), (1.25, .95)]) * (w, 1)
     c.fill(np.concatenate([half, half[::-1] * (-1, 1)]), stem)
-    for k in np.linspace(-.8, .8, 6): c.stroke([(k * w, .2), (k * w * 1.1, .92)], .015, _shade(stem, .8))
+    for k in np.linspace(-.8, .8, 6):
+        c.stroke([(k * w, .2), (k * w * 1.1, .92)], .015, _shade(stem, .8))
     c.fill([(-w * 1.5, .3), (-w * .9, .16), (w * .9, .16), (w * 1.5, .3), (0, .4)], spot)
     c.fill(_oval(0, .06, .9, .17), _shade(stem, .7))
-    for k in np.linspace(-.85, .85, 19): c.stroke([(k * .3, .02), (k, .1 + .1 * np.sqrt(1 - k * k))], .014, _shade(stem, .5))
+    for k in np.linspace(-.85, .85, 19):
+        c.stroke([(k * .3, .02), (k, .1 + .1 * np.sqrt(1 - k * k))], .014, _shade(stem, .5))
     top = np.linspace(np.pi, 2 * np.pi, 40)
     c.fill(np.concatenate([_oval(0, .06, .96, h, top), _oval(0, .06, .96, -.1, top[::-1])]), cap)
     for k in range(12):
@@ -139,13 +145,15 @@ def _snail(c, rng):
     for dx in (-.02, .16):
         c.stroke([(.72 + dx / 2, .1), (.78 + dx, -.28)], .05, body, True)
         c.disc(.78 + dx, -.3, .05, body, True)
-    for _ in range(16): c.disc(rng.uniform(-.8, .8), rng.uniform(.55, .7), .025, _shade(body, .82))
+    for _ in range(16):
+        c.disc(rng.uniform(-.8, .8), rng.uniform(.55, .7), .025, _shade(body, .82))
     c.disc(-.12, -.02, r, shell, True)
     t = np.linspace(0, 1, 90)
     spiral = _oval(0, 0, 1, 1, t * 5.2 * np.pi) * (r * .97 * (1 - t)**.8)[:, None] + (-.12, -.02)
     c.stroke(spiral, .11, pale)
     c.stroke(spiral, .035, dark)
-    for a in np.linspace(0, 2 * np.pi, 18): c.stroke(_turned([(.82 * r, 0), (r, .1 * r)], a) - (.12, .02), .03, dark)
+    for a in np.linspace(0, 2 * np.pi, 18):
+        c.stroke(_turned([(.82 * r, 0), (r, .1 * r)], a) - (.12, .02), .03, dark)
 
 # %% ../nbs/03_scenes.ipynb #scenes-015
 def _starfish(c, rng):
@@ -169,7 +177,8 @@ def _turtle(c, rng):
     for side in (-1, 1):
         c.fill(np.array([(.3, -.4), (.72, -.72), (.9, -.68), (.95, -.58), (.86, -.4), (.55, -.12)]) * (side, 1), skin)
         c.fill(np.array([(.3, .4), (.62, .82), (.76, .82), (.8, .74), (.72, .5), (.5, .25)]) * (side, 1), skin)
-        for x, y in ((.7, -.55), (.8, -.52), (.62, .62), (.66, .7)): c.disc(side * x, y, .035, dark)
+        for x, y in ((.7, -.55), (.8, -.52), (.62, .62), (.66, .7)):
+            c.disc(side * x, y, .035, dark)
         c.disc(side * .1, -.88, .035, (25, 25, 25))
     c.fill(_oval(0, .06, .62, .76), rim)
     c.fill(_oval(0, .06, .53, .67), dark, False)
@@ -243,7 +252,8 @@ def _ground(rng, size):
 # %% ../nbs/03_scenes.ipynb #scenes-025
 def _place(rng, label, size):
     "A figure somewhere in the picture: colours (size, size, 3) and coverage (size, size), both uint8"
-    if size < 32: raise ValueError(f"a scene's size must be 32 px or more, got {size}")
+    if size < 32:
+        raise ValueError(f"a scene's size must be 32 px or more, got {size}")
     draw, turn = list(_FIGURES.values())[label]
     canvas = _Canvas(int(size * .75))
     draw(canvas, rng)
@@ -252,7 +262,8 @@ def _place(rng, label, size):
     turned = _turned(np.diag([rng.choice((-1, 1)) * stretch, 1 / stretch]), angle).T * np.sqrt(area * size**2 / len(xs))
     hull = cv2.convexHull(np.stack([xs, ys], 1).astype(np.float32))[:, 0] + .5
     extent = np.ptp(hull @ turned.T, axis=0).max() / size
-    if extent > .96: turned *= .96 / extent
+    if extent > .96:
+        turned *= .96 / extent
     corners = hull @ turned.T
     shift = rng.uniform(0, 1, 2) * (size - np.ptp(corners, axis=0)) - corners.min(0)
     # pixel centres lie at +.5
@@ -263,7 +274,8 @@ def _place(rng, label, size):
 # %% ../nbs/03_scenes.ipynb #scenes-026
 def _rng(seed, split, index):
     "A generator for the figure and one for the rest, of this scene alone"
-    if split not in SCENE_SPLITS: raise ValueError(f"scenes have the splits {', '.join(SCENE_SPLITS)}, got {split!r}")
+    if split not in SCENE_SPLITS:
+        raise ValueError(f"scenes have the splits {', '.join(SCENE_SPLITS)}, got {split!r}")
     return [np.random.default_rng(s) for s in np.random.SeedSequence(seed, spawn_key=(SCENE_SPLITS.index(split), index)).spawn(2)]
 
 # %% ../nbs/03_scenes.ipynb #scenes-027

@@ -7,14 +7,22 @@ __all__ = ['TrainConfig', 'GEGConfig', 'LFDMConfig', 'TrainSet', 'GEGStage', 'LF
            'load_checkpoint', 'open_run', 'train', 'parse', 'main']
 
 # %% ../nbs/24_train.ipynb #train-003
-import argparse, json, os, shutil, signal, sys
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-import cv2, numpy as np, torch, tyro
+import cv2
+import numpy as np
+import torch
 import torch.nn.functional as F
+import tyro
 from accelerate import Accelerator, DistributedDataParallelKwargs, skip_first_batches
 from safetensors.torch import load_file, save_file
 from timm.optim import create_optimizer_v2
@@ -124,7 +132,8 @@ class TrainSet(Dataset):
         rng = np.random.default_rng((config.seed, view, index))
         sample = self.dataset[index]
         picture, mask = sample.picture, None if self.masks is None else self.masks.read(sample.id)
-        if self.patch: picture, mask = self._patched(picture, mask, rng), None
+        if self.patch:
+            picture, mask = self._patched(picture, mask, rng), None
         picture, mask = self.transform(picture, mask, rng)
         item = {"picture": torch.from_numpy(picture), "label": sample.label}
         return item if mask is None else item | {"mask": torch.from_numpy(mask)}
@@ -140,7 +149,8 @@ class _Order(Sampler): # no set_epoch: Accelerate would call it with a count of 
     def __init__(self, count, seed): self.count, self.seed, self.epoch = count, seed, 0
     def __len__(self): return self.count
     def __iter__(self):
-        for index in np.random.default_rng((self.seed, self.epoch)).permutation(self.count): yield self.epoch, int(index)
+        for index in np.random.default_rng((self.seed, self.epoch)).permutation(self.count):
+            yield self.epoch, int(index)
 
 # %% ../nbs/24_train.ipynb #train-014
 class GEGStage(nn.Module):
@@ -180,7 +190,8 @@ class CachedViews(Dataset):
     def __len__(self): return json.loads((self.folder/"cache.json").read_text())["count"]
 
     def __getitem__(self, key):
-        if self.arrays is None: self.arrays = {f.stem: np.load(f, mmap_mode="r") for f in self.folder.glob("*.npy")}
+        if self.arrays is None:
+            self.arrays = {f.stem: np.load(f, mmap_mode="r") for f in self.folder.glob("*.npy")}
         epoch, index = key
         item = {name: torch.from_numpy(np.array(array[epoch % self.views, index])) for name, array in self.arrays.items()}
         return item | {"label": int(item["label"])}
@@ -189,7 +200,8 @@ class CachedViews(Dataset):
     @torch.no_grad()
     def make(cls, folder, stage, loader, views, progress): # one loader pass a view; written once, complete when cache.json is there
         folder = Path(folder)
-        if (folder/"cache.json").exists(): return cls(folder, views)
+        if (folder/"cache.json").exists():
+            return cls(folder, views)
         folder.mkdir(parents=True, exist_ok=True)
         arrays, count, device = {}, len(loader.dataset), next(stage.parameters()).device
         with tqdm(total=views*count, desc="features", unit="view", disable=not progress) as bar:
@@ -198,10 +210,12 @@ class CachedViews(Dataset):
                 for order, batch in zip(loader.batch_sampler, loader):
                     batch = {"features": stage.features(batch["picture"].to(device)).half().cpu(), **{k: v for k, v in batch.items() if k != "picture"}}
                     for name, value in batch.items():
-                        if name not in arrays: arrays[name] = _array(folder/f"{name}.npy", (views, count), value)
+                        if name not in arrays:
+                            arrays[name] = _array(folder/f"{name}.npy", (views, count), value)
                         arrays[name][view, [i for _, i in order]] = value.numpy()
                     bar.update(len(order))
-        for array in arrays.values(): array.flush()
+        for array in arrays.values():
+            array.flush()
         (folder/"cache.json").write_text(json.dumps({"count": count, "views": views}))
         return cls(folder, views)
 
@@ -211,7 +225,8 @@ def _array(path, shape, value): return np.lib.format.open_memmap(path, "w+", val
 def save_checkpoint(run, step, head, optimizer):
     "Write `run/checkpoints/step_<n>` and drop the older ones."
     folder = Path(run)/"checkpoints"/f"step_{step:08d}"
-    if folder.exists(): return
+    if folder.exists():
+        return
     partial = folder.with_name(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -219,13 +234,15 @@ def save_checkpoint(run, step, head, optimizer):
     torch.save(optimizer.state_dict(), partial/"optimizer.pt")
     os.replace(partial, folder)
     for old in folder.parent.glob("step_*"):
-        if old != folder: shutil.rmtree(old)
+        if old != folder:
+            shutil.rmtree(old)
 
 # %% ../nbs/24_train.ipynb #train-019
 def load_checkpoint(run, head, optimizer) -> int: # the step to go on from; 0 without a checkpoint
     "Restore the newest checkpoint of a run."
     folders = sorted((Path(run)/"checkpoints").glob("step_*"))
-    if not folders: return 0
+    if not folders:
+        return 0
     head.load_state_dict(load_file(folders[-1]/"head.safetensors"))
     optimizer.load_state_dict(torch.load(folders[-1]/"optimizer.pt", weights_only=True))
     return int(folders[-1].name.removeprefix("step_"))
@@ -235,13 +252,18 @@ def load_checkpoint(run, head, optimizer) -> int: # the step to go on from; 0 wi
 def _stop_between_steps():
     stop = []
     def handler(*_):
-        if stop: raise KeyboardInterrupt
+        if stop:
+            raise KeyboardInterrupt
         stop.append(True)
-    try: before = signal.signal(signal.SIGINT, handler)
-    except ValueError: before = None # not the main thread: leave signals alone
-    try: yield stop
+    try:
+        before = signal.signal(signal.SIGINT, handler)
+    except ValueError:
+        before = None # not the main thread: leave signals alone
+    try:
+        yield stop
     finally:
-        if before is not None: signal.signal(signal.SIGINT, before)
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
 
 def _ignore_interrupt(worker): signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -251,12 +273,14 @@ _FREE = ("run", "resume", "workers") # may differ between the parts of one run
 def open_run(config:TrainConfig):
     "Create or reopen the folder of a run; raises ValueError if it holds another one."
     path = config.run/"config.json"
-    if not config.resume: shutil.rmtree(config.run, ignore_errors=True)
+    if not config.resume:
+        shutil.rmtree(config.run, ignore_errors=True)
     wanted = json.loads(json.dumps(asdict(config), default=str))
     if path.exists():
         found = json.loads(path.read_text())
         differ = [k for k in wanted if k not in _FREE and wanted[k] != found.get(k)]
-        if differ: raise ValueError(f"{config.run} holds a run with other settings: " + ", ".join(f"{k} is {found.get(k)!r}, wanted {wanted[k]!r}"
+        if differ:
+            raise ValueError(f"{config.run} holds a run with other settings: " + ", ".join(f"{k} is {found.get(k)!r}, wanted {wanted[k]!r}"
             for k in differ) + ". Choose another --run, or pass --no-resume to start over.")
     config.run.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
@@ -276,12 +300,16 @@ class _Log:
 # %% ../nbs/24_train.ipynb #train-026
 def _inputs(config, dataset=None, masks=None):
     dataset = dataset or load_dataset(config.data, split="train")
-    if config.count is not None and config.count < 1: raise ValueError(f"--count must be 1 or more, got {config.count}")
-    if config.count is not None: dataset = dataset.subset(config.count)
-    if isinstance(config, GEGConfig) and min(config.batch, len(dataset)) < 2: raise ValueError(f"batch normalization needs 2 pictures a step or more, got a batch of {config.batch} from {len(dataset)} pictures")
+    if config.count is not None and config.count < 1:
+        raise ValueError(f"--count must be 1 or more, got {config.count}")
+    if config.count is not None:
+        dataset = dataset.subset(config.count)
+    if isinstance(config, GEGConfig) and min(config.batch, len(dataset)) < 2:
+        raise ValueError(f"batch normalization needs 2 pictures a step or more, got a batch of {config.batch} from {len(dataset)} pictures")
     needs_masks = isinstance(config, GEGConfig) or config.augment
     if needs_masks and masks is None:
-        if config.masks is None: raise ValueError(f"training needs pseudo masks: make them with `locloc masks --data {config.data} --out masks/NAME` and pass --masks masks/NAME")
+        if config.masks is None:
+            raise ValueError(f"training needs pseudo masks: make them with `locloc masks --data {config.data} --out masks/NAME` and pass --masks masks/NAME")
         masks = MaskStore(config.masks)
     if needs_masks and (missing := [s.id for s in dataset if s.id not in masks]):
         raise ValueError(f"{masks.folder}: no mask for {len(missing)} of {len(dataset)} pictures, the first is {missing[0]}; run `locloc masks` again to finish the store")
@@ -327,7 +355,8 @@ def _fit(accelerator, config, stage, loader, progress):
 # %% ../nbs/24_train.ipynb #train-029
 def _step(accelerator, stage, optimizer, batch):
     loss, figures = stage(batch)
-    if not torch.isfinite(loss): raise FloatingPointError("the loss is not finite; lower --lr or look at the pictures. The last checkpoint is kept")
+    if not torch.isfinite(loss):
+        raise FloatingPointError("the loss is not finite; lower --lr or look at the pictures. The last checkpoint is kept")
     accelerator.backward(loss)
     optimizer.step()
     optimizer.zero_grad()
@@ -344,15 +373,18 @@ def train(
     idle = DistributedDataParallelKwargs(find_unused_parameters=config.layout == "released_code") # their UNet computes a step it never uses
     accelerator = Accelerator(mixed_precision=config.precision, log_with="tensorboard", project_dir=config.run, kwargs_handlers=[idle])
     dataset, masks = _inputs(config, dataset, masks)
-    if accelerator.is_main_process: open_run(config)
+    if accelerator.is_main_process:
+        open_run(config)
     accelerator.wait_for_everyone()
-    if (config.run/"model").exists(): return LocLoc.load(config.run/"model")
+    if (config.run/"model").exists():
+        return LocLoc.load(config.run/"model")
     backbone = load_backbone(config.backbone, weights=config.weights)
     torch.manual_seed(config.seed)
     stage = (GEGStage if isinstance(config, GEGConfig) else LFDMStage)(backbone, config, len(dataset.classes)).to(accelerator.device, memory_format=torch.channels_last)
     data = TrainSet(dataset, config, masks)
     if config.cached_views:
-        with accelerator.main_process_first(): data = CachedViews.make(config.run/"features", stage, _loader(config, data, whole=True), config.cached_views, progress)
+        with accelerator.main_process_first():
+            data = CachedViews.make(config.run/"features", stage, _loader(config, data, whole=True), config.cached_views, progress)
     _fit(accelerator, config, stage, _loader(config, data), progress)
     model = _assemble(config, backbone, stage.head.eval().cpu(), dataset.classes)
     if accelerator.is_main_process:
@@ -362,7 +394,8 @@ def train(
 
 def _assemble(config, backbone, head, classes):
     localizer = isinstance(config, LFDMConfig) and config.localizer
-    if localizer and (localizer/"model").exists(): localizer /= "model"
+    if localizer and (localizer/"model").exists():
+        localizer /= "model"
     geg = head if isinstance(config, GEGConfig) else LocLoc.load(localizer).geg if localizer else None
     return LocLoc(backbone.cpu(), geg=geg, lfdm=head if isinstance(config, LFDMConfig) else None, classes=classes)
 
@@ -386,4 +419,5 @@ def main(args:list[str]|None=None):
     print(f"{config.run/'model'}: the finished model; try `locloc predict --model {config.run/'model'} PICTURE`")
 
 # %% ../nbs/24_train.ipynb #train-042
-if __name__ == "__main__" and "__file__" in globals(): main() # not in a notebook
+if __name__ == "__main__" and "__file__" in globals():
+    main() # not in a notebook

@@ -31,14 +31,32 @@ from .data import PictureError
 from .masks import PRESETS, GrabCutParams
 from .metrics import ERROR_TYPES
 from .plot import show_sweep
-from .workbench import (CRITERIA, PANELS, Grid, Setting, SweepTable, Workbench, chosen_source, criteria_worth, explain,
-    first_setting, frame, mask_row, prediction_row, read_params, source_choice, sweep)
+from locloc.workbench import (
+    CRITERIA,
+    PANELS,
+    Grid,
+    Setting,
+    SweepTable,
+    Workbench,
+    chosen_source,
+    criteria_worth,
+    explain,
+    first_setting,
+    frame,
+    mask_row,
+    prediction_row,
+    read_params,
+    source_choice,
+    sweep,
+)
 
 # %% ../nbs/43_widgets.ipynb #widgets-005
 def _loop():
     "The running event loop; None: there is none"
-    try: return asyncio.get_running_loop()
-    except RuntimeError: return None
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 class Settler:
     "Work that waits until its arguments rest; newer arguments drop older work"
@@ -55,12 +73,15 @@ class Settler:
         self.task = _loop().create_task(self._later(*args))
 
     def cancel(self):
-        if self.task: self.task.cancel()
+        if self.task:
+            self.task.cancel()
 
     async def _later(self, *args):
         await asyncio.sleep(self.pause)
-        try: self.done(await asyncio.get_running_loop().run_in_executor(self.pool, self.work, *args))
-        except Exception as error: self.failed(error)
+        try:
+            self.done(await asyncio.get_running_loop().run_in_executor(self.pool, self.work, *args))
+        except Exception as error:
+            self.failed(error)
 
 # %% ../nbs/43_widgets.ipynb #widgets-008
 class Status(widgets.HTML):
@@ -76,16 +97,20 @@ class Status(widgets.HTML):
 
     @contextmanager
     def guarded(self):
-        try: yield
-        except Exception as error: self.fail(error)
+        try:
+            yield
+        except Exception as error:
+            self.fail(error)
 
 # %% ../nbs/43_widgets.ipynb #widgets-010
 _ROW = dict(flex_flow="row wrap", align_items="center", width="100%")
 
 def _name(dataset, i):
     "A picture's id; one that can't be read still has a number"
-    try: return dataset[i].id
-    except PictureError: return f"picture {i + 1}"
+    try:
+        return dataset[i].id
+    except PictureError:
+        return f"picture {i + 1}"
 
 def _suggestions(dataset, patience=.5):
     "Names to offer: as many as can be had in so many seconds"
@@ -94,9 +119,11 @@ def _suggestions(dataset, patience=.5):
 
 def _find(dataset, wanted):
     "Position of a picture by its id or its number"
-    if wanted.isdigit() and 1 <= int(wanted) <= len(dataset): return int(wanted) - 1
+    if wanted.isdigit() and 1 <= int(wanted) <= len(dataset):
+        return int(wanted) - 1
     found = next((i for i in range(len(dataset)) if _name(dataset, i) == wanted), None)
-    if found is None: raise ValueError(f"no picture is called {wanted!r}, and there are {len(dataset)}")
+    if found is None:
+        raise ValueError(f"no picture is called {wanted!r}, and there are {len(dataset)}")
     return found
 
 # %% ../nbs/43_widgets.ipynb #widgets-011
@@ -111,15 +138,18 @@ class Picker(widgets.HBox):
         self.slider = widgets.IntSlider(1, 1, max(count, 1), description="picture", tooltip="arrow keys: one picture", continuous_update=False,
             disabled=count < 2, style=dict(description_width="initial"), layout=widgets.Layout(flex="1 1 200px", min_width="180px"))
         self.jump = widgets.Combobox(options=_suggestions(dataset), placeholder="name or number", tooltip="type a name or a number", disabled=not count, continuous_update=False, layout=widgets.Layout(flex="1 1 180px"))
-        for name in ("previous", "next", "slider", "jump"): getattr(self, name).add_class(f"locloc-{name}")
+        for name in ("previous", "next", "slider", "jump"):
+            getattr(self, name).add_class(f"locloc-{name}")
         super().__init__([self.previous, self.next, self.slider, self.jump], layout=widgets.Layout(**_ROW))
-        self.previous.on_click(lambda _: self.go(self.index - 1)); self.next.on_click(lambda _: self.go(self.index + 1))
+        self.previous.on_click(lambda _: self.go(self.index - 1))
+        self.next.on_click(lambda _: self.go(self.index + 1))
         self.slider.observe(lambda change: self.go(change.new - 1), "value")
         self.jump.observe(self._jump, "value")
 
     def _jump(self, change):
         with self.status.guarded():
-            if not change.new: return
+            if not change.new:
+                return
             self.go(_find(self.dataset, change.new))
             self.jump.value = "" # so that the same name can be given again
 
@@ -130,7 +160,8 @@ class Picker(widgets.HBox):
 
 # %% ../nbs/43_widgets.ipynb #widgets-013
 def _entry(kind, value, description, tooltip, low=0., high=1., width="104px", **options):
-    if kind is not widgets.BoundedIntText: options = dict(step=.005) | options
+    if kind is not widgets.BoundedIntText:
+        options = dict(step=.005) | options
     return kind(value=value, min=low, max=high, description=description, tooltip=tooltip, style=dict(description_width="initial"), layout=widgets.Layout(width=width), **options)
 
 def _setting_controls(sources):
@@ -162,7 +193,8 @@ def _arranged(c, presets, note):
 def _put(widget, value):
     "Set a control unless it says the same already; a slider's own rounding is not answered"
     same = np.allclose(widget.value, value, atol=1e-6) if not isinstance(value, (str, bool)) and np.size(value) == np.size(widget.value) else widget.value == value
-    if not same: widget.value = value
+    if not same:
+        widget.value = value
 
 # %% ../nbs/43_widgets.ipynb #widgets-016
 class SettingControls(widgets.VBox):
@@ -177,30 +209,38 @@ class SettingControls(widgets.VBox):
         for name, control in self.controls.items():
             control.add_class(f"locloc-{name}")
             control.observe(partial(self._changed, name), "value")
-        for name, button in self.presets.items(): button.on_click(lambda _, name=name: setattr(self, "setting", self.setting.preset(name)))
+        for name, button in self.presets.items():
+            button.on_click(lambda _, name=name: setattr(self, "setting", self.setting.preset(name)))
         self.setting = setting
 
     def _changed(self, name, change):
-        if self._busy: return
+        if self._busy:
+            return
         with self.status.guarded():
-            try: self.setting = _read(self, name)
-            finally: self._write(self.setting)
+            try:
+                self.setting = _read(self, name)
+            finally:
+                self._write(self.setting)
 
     @traitlets.observe("setting")
     def _follow(self, change): self._write(change.new)
 
     def _write(self, setting):
         self._busy = True
-        try: _write(self, setting)
-        finally: self._busy = False
+        try:
+            _write(self, setting)
+        finally:
+            self._busy = False
 
 # %% ../nbs/43_widgets.ipynb #widgets-017
 def _read(controls, changed):
     "Setting that the controls say, after one of them changed"
     value = {name: control.value for name, control in controls.controls.items()}
     low, high = value["deltas"]
-    if changed == "delta0": low, high = value["delta0"], max(value["delta0"], high)
-    if changed == "delta1": low, high = min(low, value["delta1"]), value["delta1"]
+    if changed == "delta0":
+        low, high = value["delta0"], max(value["delta0"], high)
+    if changed == "delta1":
+        low, high = min(low, value["delta1"]), value["delta1"]
     params = replace(controls.setting.params, delta0=round(low, 4), delta1=round(high, 4), iterations=value["rounds"], split=round(value["split"], 4) if value["splitting"] else None)
     choice = source_choice(controls.sources[value["source"]]) if changed != "source" else None
     picked = [None if not value[n] or value[n] == usual else value[n] for n, usual in zip(("layers", "heads"), choice[2:])] if choice else (None, None)
@@ -212,11 +252,14 @@ def _write(controls, setting):
     "Show a setting on the controls"
     c, p, choice = controls.controls, setting.params, source_choice(controls.sources[setting.source])
     values = dict(deltas=(p.delta0, p.delta1), delta0=p.delta0, delta1=p.delta1, splitting=p.split is not None, rounds=p.iterations, ppd=setting.ppd, source=setting.source)
-    for name, value in values.items(): _put(c[name], value)
-    if p.split is not None: _put(c["split"], p.split)
+    for name, value in values.items():
+        _put(c[name], value)
+    if p.split is not None:
+        _put(c["split"], p.split)
     c["split"].disabled = p.split is None
     for name, every, usual, picked in zip(("layers", "heads"), (choice or ((), ()))[:2], (choice or ((),) * 4)[2:], (setting.layers, setting.heads)):
-        if c[name].options != every: c[name].options = every
+        if c[name].options != every:
+            c[name].options = every
         c[name].disabled = not every
         c[name].value = usual if picked is None else picked
     controls.note.value = "" if choice else f"{escape(setting.source)} has no layers or heads to choose."
@@ -242,7 +285,8 @@ class PanelGrid(widgets.GridBox):
             self.words[name].value = f'<div style="line-height:1.25; font-size:90%">{words(cut)}</div>'
 
     def clear(self):
-        for name in PANELS: self.images[name].value, self.words[name].value = _NOTHING, "–"
+        for name in PANELS:
+            self.images[name].value, self.words[name].value = _NOTHING, "–"
 
 # %% ../nbs/43_widgets.ipynb #widgets-023
 class _Tuner(widgets.VBox): # what a tuner can be asked and told
@@ -261,9 +305,12 @@ class _Tuner(widgets.VBox): # what a tuner can be asked and told
     def go(self, i): self.picker.go(i) # position of a picture
     def settle(self): # exact panels, now
         self.settler.cancel()
-        if not len(self.bench): return self._fail(ValueError(f"no pictures in {self.bench.dataset.name}: give a folder, files or arrays"))
-        try: self._show(self.bench.cut(self.index, self.setting))
-        except Exception as error: self._fail(error)
+        if not len(self.bench):
+            return self._fail(ValueError(f"no pictures in {self.bench.dataset.name}: give a folder, files or arrays"))
+        try:
+            self._show(self.bench.cut(self.index, self.setting))
+        except Exception as error:
+            self._fail(error)
 
     def save(self, path="params.json"): # δ0, δ1, split, rounds and seed
         Path(path).write_text(self.params.to_json() + "\n", encoding="utf-8")
@@ -276,7 +323,8 @@ class _Tuner(widgets.VBox): # what a tuner can be asked and told
 # %% ../nbs/43_widgets.ipynb #widgets-024
 def _not_saved(setting):
     "Layers and heads are no part of a params.json"
-    if setting.layers is None and setting.heads is None: return ""
+    if setting.layers is None and setting.heads is None:
+        return ""
     return " with all its usual layers and heads; for those chosen here pass attention=tuner.source to make_masks"
 
 def _files(tuner):
@@ -286,7 +334,8 @@ def _files(tuner):
     for word, control, action in (("save", save, tuner.save), ("load", load, tuner.load)):
         control.add_class(f"locloc-{word}")
         def press(_, action=action):
-            with tuner.status.guarded(): action(name.value)
+            with tuner.status.guarded():
+                action(name.value)
         control.on_click(press)
     name.add_class("locloc-file")
     return widgets.HBox([name, save, load])
@@ -311,16 +360,20 @@ class ThresholdTuner(_Tuner):
         self.controls.children[-1].children += (self.files,)
         super().__init__([self.picker, self.controls, self.status, self.panels], layout=widgets.Layout(width="100%", overflow="hidden"))
         self.add_class("locloc-tuner")
-        self.picker.observe(self._request, "index"); self.controls.observe(self._request, "setting")
+        self.picker.observe(self._request, "index")
+        self.controls.observe(self._request, "setting")
         self.settle()
 
     def _request(self, change=None): # a control changed: panels now; if they are not exact, exact ones when it rests
-        if not len(self.bench) or _loop() is None: return self.settle()
+        if not len(self.bench) or _loop() is None:
+            return self.settle()
         self.settler.cancel()
         try:
             self._show(cut := self.bench.cut(self.index, self.setting, True))
-            if not cut.exact: self.settler(self.index, self.setting)
-        except Exception as error: self._fail(error)
+            if not cut.exact:
+                self.settler(self.index, self.setting)
+        except Exception as error:
+            self._fail(error)
 
     def _show(self, cut): self.panels.show(cut); self.status.say(explain(cut.marks))
     def _fail(self, error): self.panels.clear(); self.status.fail(error)
@@ -332,17 +385,23 @@ class _Job(widgets.HBox): # how a Runner runs
         with self.status.guarded():
             count, items = self.make()
             self.bar.max, self.bar.value, self.stopping, self.start.disabled, self.stop.disabled = max(count, 1), 0, False, True, False
-            if _loop() is not None: self.task = _loop().create_task(self._run(items)); return
+            if _loop() is not None:
+                self.task = _loop().create_task(self._run(items))
+                return
             try:
-                for item in items: self._count(item)
-            finally: self._end(items)
+                for item in items:
+                    self._count(item)
+            finally:
+                self._end(items)
 
     async def _run(self, items):
         step, end = asyncio.get_running_loop().run_in_executor, object()
         with self.status.guarded():
             try:
-                while not self.stopping and (item := await step(self.pool, next, items, end)) is not end: self._count(item)
-            finally: self._end(items)
+                while not self.stopping and (item := await step(self.pool, next, items, end)) is not end:
+                    self._count(item)
+            finally:
+                self._end(items)
 
     def _count(self, item): self.each(item); self.bar.value += 1; self.words.value = f"{self.bar.value} of {self.bar.max}"
     def _end(self, items):
@@ -366,15 +425,20 @@ class Runner(_Job):
         self.start, self.stop = button(description=name, tooltip=f"{name}, in the background"), button(description="stop", tooltip="keep what is done", disabled=True)
         self.bar, self.words = widgets.IntProgress(layout=widgets.Layout(width="180px")), widgets.Label()
         super().__init__([self.start, self.stop, self.bar, self.words], layout=widgets.Layout(**_ROW))
-        for word in ("start", "stop"): getattr(self, word).add_class(f"locloc-{word}")
-        self.start.on_click(lambda _: self.run()); self.stop.on_click(lambda _: setattr(self, "stopping", True))
+        for word in ("start", "stop"):
+            getattr(self, word).add_class(f"locloc-{word}")
+        self.start.on_click(lambda _: self.run())
+        self.stop.on_click(lambda _: setattr(self, "stopping", True))
 
 # %% ../nbs/43_widgets.ipynb #widgets-037
 def _values(text):
     "Numbers in [0, 1] from a text field, in order"
-    try: values = tuple(sorted({float(part) for part in text.replace(",", " ").split()}))
-    except ValueError: raise ValueError(f"wanted numbers such as .1 .2 .3, got {text!r}") from None
-    if not values or values[0] < 0 or values[-1] > 1: raise ValueError(f"wanted numbers from 0 to 1, got {text!r}")
+    try:
+        values = tuple(sorted({float(part) for part in text.replace(",", " ").split()}))
+    except ValueError:
+        raise ValueError(f"wanted numbers such as .1 .2 .3, got {text!r}") from None
+    if not values or values[0] < 0 or values[-1] > 1:
+        raise ValueError(f"wanted numbers from 0 to 1, got {text!r}")
     return values
 
 # %% ../nbs/43_widgets.ipynb #widgets-038
@@ -387,8 +451,10 @@ def sweep_figure(
     rows = -(-len(measures) // columns)
     figure = Figure(figsize=(2.5 * columns, 2.1 * rows + .3), layout="constrained", dpi=90)
     axes = np.ravel(figure.subplots(rows, columns, squeeze=False))
-    for ax, measure in zip(axes, measures): show_sweep(table.grid.delta1, table.grid.delta0, table.mean(measure), measure, ax, legend=False)
-    for ax in axes[len(measures):]: ax.set_axis_off()
+    for ax, measure in zip(axes, measures):
+        show_sweep(table.grid.delta1, table.grid.delta0, table.mean(measure), measure, ax, legend=False)
+    for ax in axes[len(measures):]:
+        ax.set_axis_off()
     figure.legend(handles=axes[0].lines, loc="outside upper center", ncols=min(len(table.grid.delta0), 8), fontsize=7.5, frameon=False)
     return figure
 
@@ -412,7 +478,9 @@ def heat_map(
     for r, d0 in enumerate(grid.delta0):
         children.append(label(f"{d0:g}"))
         for c, d1 in enumerate(grid.delta1):
-            if np.isnan(means[r, c]): children.append(label("")); continue
+            if np.isnan(means[r, c]):
+                children.append(label(""))
+                continue
             cell = _heat_cell(means[r, c], low, high, bool(means[r, c] == high), f"{measure} at δ0 {d0:g}, δ1 {d1:g}; press to set the sliders")
             cell.on_click(lambda _, at=(r, c): click(at))
             children.append(cell)
@@ -451,20 +519,25 @@ class SweepPanel(widgets.VBox):
         self.curves, self.worth = widgets.Image(format="png", layout=widgets.Layout(max_width="min(100%, 1000px)", display="none")), widgets.HTML()
         c, row = self.controls, lambda *children: widgets.HBox(children, layout=widgets.Layout(**_ROW))
         super().__init__([row(c["count"], c["delta0"], c["delta1"]), self.runner, self.status, c["measure"], self.heat, self.worth, self.curves], layout=widgets.Layout(width="100%", overflow="hidden"))
-        self.add_class("locloc-sweep"); c["measure"].add_class("locloc-measure"); self.heat.add_class("locloc-heat")
+        self.add_class("locloc-sweep")
+        c["measure"].add_class("locloc-measure")
+        self.heat.add_class("locloc-heat")
         c["measure"].observe(self._draw_heat, "value")
 
     def _make(self):
         bench, c = self.tuner.bench, self.controls
-        if not len(bench): raise ValueError("no pictures to sweep over")
+        if not len(bench):
+            raise ValueError("no pictures to sweep over")
         self.grid, self.values, count = Grid(_values(c["delta0"].value), _values(c["delta1"].value)), [], c["count"].value
-        if not self.grid.cells: raise ValueError("no δ0 of these is at or below a δ1")
+        if not self.grid.cells:
+            raise ValueError("no δ0 of these is at or below a δ1")
         which = np.sort(np.random.default_rng(0).permutation(len(bench))[:count]).tolist()
         return count, sweep(bench, which, self.tuner.setting, self.grid, self.workers)
 
     def _finished(self): _show_sweep(self)
     def _draw_heat(self, change=None):
-        if self.table and self.controls["measure"].value: self.heat.children = [heat_map(self.table, self.controls["measure"].value, self.choose)]
+        if self.table and self.controls["measure"].value:
+            self.heat.children = [heat_map(self.table, self.controls["measure"].value, self.choose)]
     def choose(self, cell): # row and column of the heat map
         self.tuner.params = p = self.table.grid.params(cell, self.tuner.params)
         self.status.say(f"δ0 {p.delta0:g} and δ1 {p.delta1:g} are set in the tuner")
@@ -474,9 +547,12 @@ def _show_sweep(panel):
     "Heat map, curves and the worth of the criteria, of the pictures that could be read"
     failed = [str(v) for _, v in panel.values if isinstance(v, PictureError)]
     done = [v for _, v in panel.values if not isinstance(v, PictureError)]
-    if failed: panel.status.fail(ValueError(f"{len(failed)} left out: {failed[0]}"))
-    else: panel.status.say("")
-    if not done: return
+    if failed:
+        panel.status.fail(ValueError(f"{len(failed)} left out: {failed[0]}"))
+    else:
+        panel.status.say("")
+    if not done:
+        return
     panel.table = SweepTable(panel.grid, np.stack(done))
     measure, known = panel.controls["measure"], panel.table.measures()
     wanted = measure.value if measure.value in known else known[0]
@@ -497,7 +573,8 @@ class Gallery(widgets.VBox):
         self.where = widgets.Label()
         grid = widgets.GridBox(self.cells, layout=widgets.Layout(grid_template_columns="repeat(auto-fill, minmax(165px, 1fr))", grid_gap="8px", width="100%"))
         super().__init__([widgets.HBox([self.previous, self.next, self.where], layout=widgets.Layout(**_ROW)), grid], layout=widgets.Layout(width="100%"))
-        self.previous.on_click(lambda _: self.turn(-1)); self.next.on_click(lambda _: self.turn(1))
+        self.previous.on_click(lambda _: self.turn(-1))
+        self.next.on_click(lambda _: self.turn(1))
 
     def _cell(self, k):
         button = widgets.Button(layout=widgets.Layout(width="98%"))
@@ -512,7 +589,8 @@ class Gallery(widgets.VBox):
         "A page of these rows"
         self.rows, self.page, size = rows, page, len(self.cells)
         shown = rows[page * size:(page + 1) * size]
-        for cell, row in zip(self.cells, [*shown, *[None] * (size - len(shown))]): _fill(cell, row)
+        for cell, row in zip(self.cells, [*shown, *[None] * (size - len(shown))]):
+            _fill(cell, row)
         self.where.value = f"{page * size + 1} to {page * size + len(shown)} of {len(rows)}" if rows else "nothing to show"
         self.previous.disabled, self.next.disabled = page == 0, (page + 1) * size >= len(rows)
 
@@ -520,7 +598,8 @@ class Gallery(widgets.VBox):
 def _fill(cell, row):
     "A row in a gallery's cell; None: the cell is hidden"
     cell.layout.display = "none" if row is None else None
-    if row is None: return
+    if row is None:
+        return
     picture, button, words = cell.children
     picture.value, button.description, button.tooltip = row.thumbnail, row.id.rsplit("/", 1)[-1], f"open {row.id}"
     words.value = f'<div style="line-height:1.25; font-size:90%">{escape(row.words)}</div>'
@@ -530,28 +609,36 @@ class _Browser(widgets.VBox): # rows made in the background, choosers that filte
     def __init__(self, choosers, items, make, name, nothing, below=()):
         self.nothing, self.rows, self.failed, self.status, self.gallery = nothing, [], [], Status(), Gallery(self.choose)
         self.runner = Runner(name, lambda: self._start(items, make), self._add, self.refresh, self.status)
-        for chooser in choosers: chooser.observe(lambda change: self.refresh(), "value")
+        for chooser in choosers:
+            chooser.observe(lambda change: self.refresh(), "value")
         super().__init__([self.runner, widgets.HBox(choosers, layout=widgets.Layout(**_ROW)), self.status, self.gallery, *below], layout=widgets.Layout(width="100%", overflow="hidden"))
         self.runner.run()
 
     def _start(self, items, make):
         def rows():
             for i in items:
-                try: yield make(i)
-                except (ValueError, OSError) as error: yield error
+                try:
+                    yield make(i)
+                except (ValueError, OSError) as error:
+                    yield error
         self.rows, self.failed = [], []
         return len(items), rows()
 
     def _add(self, row):
-        if row is not None: (self.failed if isinstance(row, Exception) else self.rows).append(row) # None: nothing to show of this picture
-        if len(self.rows) == len(self.gallery.cells): self.refresh() # a first page while the rest is on its way
+        if row is not None:
+            (self.failed if isinstance(row, Exception) else self.rows).append(row) # None: nothing to show of this picture
+        if len(self.rows) == len(self.gallery.cells):
+            self.refresh() # a first page while the rest is on its way
 
     def refresh(self):
         "Filter and sort again"
         self.gallery.show(self.arrange(self.rows))
-        if self.failed: self.status.fail(ValueError(f"{len(self.failed)} left out: {self.failed[0]}"))
-        elif not self.rows: self.status.fail(ValueError(self.nothing))
-        else: self.status.say("")
+        if self.failed:
+            self.status.fail(ValueError(f"{len(self.failed)} left out: {self.failed[0]}"))
+        elif not self.rows:
+            self.status.fail(ValueError(self.nothing))
+        else:
+            self.status.say("")
 
 # %% ../nbs/43_widgets.ipynb #widgets-050
 def _chooser(description, options, width="230px"): return widgets.Dropdown(options=options, description=description, style=dict(description_width="initial"), layout=widgets.Layout(width=width))
@@ -577,8 +664,10 @@ class MaskBrowser(_Browser):
         return sorted(rows, key=next(key for start, key in keys.items() if self.order.value.startswith(start)))
 
     def choose(self, row): # the tuner on a row's picture
-        if self.tuner is None: self.tuner = self._own()
-        if not self.below.children: self.below.children = [self.tuner]
+        if self.tuner is None:
+            self.tuner = self._own()
+        if not self.below.children:
+            self.below.children = [self.tuner]
         self.tuner.go(row.index)
 
 # %% ../nbs/43_widgets.ipynb #widgets-052
@@ -601,10 +690,12 @@ class PredictionBrowser(_Browser):
     def refresh(self):
         super().refresh()
         counts = {error: sum(row.error == error for row in self.rows) for error in ERROR_TYPES}
-        if self.rows and not self.failed: self.status.say(", ".join(f"{error} {count}" for error, count in counts.items() if count))
+        if self.rows and not self.failed:
+            self.status.say(", ".join(f"{error} {count}" for error, count in counts.items() if count))
 
     def choose(self, row): # the tuner on a row's picture
-        if self.tuner: self.tuner.go(row.index)
+        if self.tuner:
+            self.tuner.go(row.index)
         self.status.say(f"{row.id}: {row.words}")
 
 # %% ../nbs/43_widgets.ipynb #widgets-056
@@ -614,5 +705,6 @@ def tuning_page(
 )->widgets.Tab:
     "Tuner and sweep as two tabs of one page"
     tuner = ThresholdTuner(pictures, **options)
-    for image in tuner.panels.images.values(): image.layout.height = "clamp(180px, 25vh, 480px)" # nothing else is on the page
+    for image in tuner.panels.images.values():
+        image.layout.height = "clamp(180px, 25vh, 480px)" # nothing else is on the page
     return widgets.Tab([tuner, SweepPanel(tuner)], titles=["Tuner", "Sweep"])

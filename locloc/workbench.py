@@ -29,7 +29,16 @@ from scipy.stats import spearmanr
 from .attention import Agreement, CLSAttention, attention_map, load_attention
 from .backbone import FrozenViT
 from .boxes import box_iou, boxes_from_map, scale_boxes
-from .data import PICTURE_SUFFIXES, Dataset, PictureError, Sample, Samples, get_protocol, load_dataset, open_picture
+from locloc.data import (
+    PICTURE_SUFFIXES,
+    Dataset,
+    PictureError,
+    Sample,
+    Samples,
+    get_protocol,
+    load_dataset,
+    open_picture,
+)
 from .evaluate import mask_iou
 from .grabcut import PreparedPicture, grabcut
 from .masks import PPD_THRESHOLDS, PRESETS, GrabCutParams, ppd_mask, trimap
@@ -44,9 +53,11 @@ def _loose(name, sources, names):
 
 # %% ../nbs/41_workbench.ipynb #workbench-006
 def _from_folder(folder):
-    if (folder/"index.csv").is_file(): return load_dataset(folder, "all")
+    if (folder/"index.csv").is_file():
+        return load_dataset(folder, "all")
     files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in PICTURE_SUFFIXES and f.is_file())
-    if files and not any(f.parent == folder for f in files): return load_dataset(folder, "all")
+    if files and not any(f.parent == folder for f in files):
+        return load_dataset(folder, "all")
     return _loose(str(folder), files, [f.relative_to(folder).as_posix() for f in files])
 
 # %% ../nbs/41_workbench.ipynb #workbench-007
@@ -54,16 +65,22 @@ def as_dataset(
     pictures, # Dataset, "scenes", a folder, a picture file, or a list of files, PIL pictures or uint8 RGB arrays
 ): # Dataset, possibly of no pictures; raises ValueError where there is nothing of that name
     "Pictures from anywhere as a data set"
-    if isinstance(pictures, Dataset): return pictures
-    if isinstance(pictures, np.ndarray) and pictures.ndim in (2, 3): pictures = [pictures]
+    if isinstance(pictures, Dataset):
+        return pictures
+    if isinstance(pictures, np.ndarray) and pictures.ndim in (2, 3):
+        pictures = [pictures]
     if isinstance(pictures, (str, os.PathLike)):
         path = Path(pictures)
-        if path.is_dir(): return _from_folder(path)
-        if str(pictures) == "scenes": return load_dataset("scenes")
-        if not path.exists(): raise ValueError(f"{pictures}: no such picture or folder")
+        if path.is_dir():
+            return _from_folder(path)
+        if str(pictures) == "scenes":
+            return load_dataset("scenes")
+        if not path.exists():
+            raise ValueError(f"{pictures}: no such picture or folder")
         pictures = [path]
     pictures = [Path(p) if isinstance(p, str) else p for p in pictures]
-    if not all(isinstance(p, Path) for p in pictures): return _loose("pictures", pictures, [f"picture {i + 1}" for i in range(len(pictures))])
+    if not all(isinstance(p, Path) for p in pictures):
+        return _loose("pictures", pictures, [f"picture {i + 1}" for i in range(len(pictures))])
     common = Path(os.path.commonpath([p.absolute().parent for p in pictures])) if pictures else Path()
     return _loose(str(common), pictures, [p.absolute().relative_to(common).as_posix() for p in pictures])
 
@@ -83,7 +100,8 @@ class View:
     @cached_property
     def _ready(self): return {} # side, px -> PreparedPicture
     def prepared(self, side): # that copy, for GrabCut
-        if side not in self._ready: self._ready[side] = PreparedPicture(self.copy(side))
+        if side not in self._ready:
+            self._ready[side] = PreparedPicture(self.copy(side))
         return self._ready[side]
 
 # %% ../nbs/41_workbench.ipynb #workbench-011
@@ -125,18 +143,22 @@ class Kept:
     def nbytes(self): return sum(value.nbytes for value in self.items.values())
 
     def __call__(self, *key):
-        with self.lock: busy = self.busy.setdefault(key, threading.Lock())
+        with self.lock:
+            busy = self.busy.setdefault(key, threading.Lock())
         with busy:
             value = self.items.get(key)
-            if value is None: value, self.made = self.make(*key), self.made + 1
-            with self.lock: self._keep(key, value)
+            if value is None:
+                value, self.made = self.make(*key), self.made + 1
+            with self.lock:
+                self._keep(key, value)
             return value
 
     def _keep(self, key, value):
         self.busy.pop(key, None)
         self.items[key] = value
         self.items.move_to_end(key)
-        while len(self.items) > 1 and self.nbytes > self.limit: self.items.popitem(last=False)
+        while len(self.items) > 1 and self.nbytes > self.limit:
+            self.items.popitem(last=False)
 
 # %% ../nbs/41_workbench.ipynb #workbench-017
 def attention_rows(
@@ -158,9 +180,11 @@ def attention_of(
     layers=None, heads=None, # numbers; None: as the source does
 )->np.ndarray: # (h, w) float32 in [0, 1]
     "A source's map of one picture from kept rows"
-    if isinstance(source, Agreement): return Agreement(*(_Given(s, attention_of(s, rows, layers, heads)) for s in source.sources))(None)[0]
+    if isinstance(source, Agreement):
+        return Agreement(*(_Given(s, attention_of(s, rows, layers, heads)) for s in source.sources))(None)[0]
     kept = rows(source)
-    if kept.ndim == 2: return kept
+    if kept.ndim == 2:
+        return kept
     return attention_map(torch.from_numpy(kept)[None], source.layers if layers is None else layers, source.heads if heads is None else heads)[0].numpy()
 
 # %% ../nbs/41_workbench.ipynb #workbench-022
@@ -178,7 +202,8 @@ class Cut:
     exact: bool = True # False: GrabCut on a smaller copy
 
 def _grabcut(view, marks, params): # mask (S, S) bool of the view's copy that has the trimap's size
-    if params.kernel == "grid": return view.prepared(len(marks)).cut(marks, params.iterations, params.seed)
+    if params.kernel == "grid":
+        return view.prepared(len(marks)).cut(marks, params.iterations, params.seed)
     return grabcut(view.copy(len(marks)), marks, params.iterations, params.seed, params.kernel)
 
 # %% ../nbs/41_workbench.ipynb #workbench-023
@@ -193,7 +218,8 @@ def make_cut(
     cut_at = partial(trimap, attention, params.delta0, params.delta1, split=params.split)
     marks, ppd, exact = cut_at(size), ppd_mask(attention, setting.ppd, size), not fast or size[0] <= FAST_SIDE
     mask = _grabcut(view, marks if exact else cut_at((FAST_SIDE, FAST_SIDE)), params)
-    if not exact: mask = cv2.resize(mask.astype(np.float32), size[::-1]) >= .5
+    if not exact:
+        mask = cv2.resize(mask.astype(np.float32), size[::-1]) >= .5
     return Cut(view, setting, attention, marks, mask, ppd, exact)
 
 # %% ../nbs/41_workbench.ipynb #workbench-024
@@ -214,9 +240,12 @@ def explain(
 )->str: # "" where GrabCut has something to decide
     "Why a trimap leaves GrabCut nothing to do"
     start = marks & 1
-    if not start.any(): return "No pixel starts as foreground (attention nowhere reaches δ1 or the split), so the mask is empty: lower δ1, or set a split."
-    if start.all(): return "Every pixel starts as foreground, so the mask is the whole picture: raise δ0 and δ1."
-    if marks.max() < 2: return "No pixel lies between δ0 and δ1, so the threshold alone makes the mask and GrabCut has nothing to decide."
+    if not start.any():
+        return "No pixel starts as foreground (attention nowhere reaches δ1 or the split), so the mask is empty: lower δ1, or set a split."
+    if start.all():
+        return "Every pixel starts as foreground, so the mask is the whole picture: raise δ0 and δ1."
+    if marks.max() < 2:
+        return "No pixel lies between δ0 and δ1, so the threshold alone makes the mask and GrabCut has nothing to decide."
     return ""
 
 # %% ../nbs/41_workbench.ipynb #workbench-029
@@ -262,7 +291,8 @@ _DASHES = {"true": None, "predicted": (9, 5), "baseline": (2, 5)} # px drawn, px
 
 def _pieces(start, end, dashes):
     "End points of the pieces of a line"
-    if dashes is None: return [(start, end)]
+    if dashes is None:
+        return [(start, end)]
     length, (on, off) = np.abs(end - start).max(), dashes
     along = lambda t: start + (end - start) * min(t / max(length, 1), 1)
     return [(along(t), along(t + on)) for t in np.arange(0, max(length, 1), on + off)]
@@ -279,7 +309,8 @@ def paint_box(
     corners = [np.array(c) for c in ((x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0))]
     for colour, thick in (((0, 0, 0), 4), (_rgb(BOX_STYLES[kind]["edgecolor"]), 2)):
         for start, end in zip(corners, corners[1:]):
-            for a, b in _pieces(start, end, _DASHES[kind]): cv2.line(picture, a.round().astype(int).tolist(), b.round().astype(int).tolist(), colour, thick)
+            for a, b in _pieces(start, end, _DASHES[kind]):
+                cv2.line(picture, a.round().astype(int).tolist(), b.round().astype(int).tolist(), colour, thick)
     return picture
 
 # %% ../nbs/41_workbench.ipynb #workbench-036
@@ -293,7 +324,8 @@ def shown(
     size = tuple(max(round(side * n / max(shape)), 16) for n in shape)
     out = cv2.resize(painted, size[::-1], interpolation=cv2.INTER_LINEAR)
     for kind, found in boxes:
-        for box in scale_boxes(found, painted.shape[:2], size): paint_box(out, box, kind)
+        for box in scale_boxes(found, painted.shape[:2], size):
+            paint_box(out, box, kind)
     return out
 
 # %% ../nbs/41_workbench.ipynb #workbench-037
@@ -311,8 +343,10 @@ def _iou(x): return f"{np.floor(x * 100) / 100:.2f}" # never rounded up to the .
 def _mask_words(mask, other, other_name, view, exact=True):
     found, about = judge_mask(mask, view), "" if exact else "≈ "
     words = [f"area {about}{_percent(found['area'])}", f"IoU with {other_name} {about}{_iou(mask_iou(mask, other))}"]
-    if not np.isnan(found["mask_iou"]): words.append(f"with the true mask {about}<b>{_iou(found['mask_iou'])}</b>")
-    if not np.isnan(found["box_iou"]): words.append(f"box with the true box {about}<b>{_iou(found['box_iou'])}</b>, {'right' if found['box_iou'] >= .5 else 'wrong'}")
+    if not np.isnan(found["mask_iou"]):
+        words.append(f"with the true mask {about}<b>{_iou(found['mask_iou'])}</b>")
+    if not np.isnan(found["box_iou"]):
+        words.append(f"box with the true box {about}<b>{_iou(found['box_iou'])}</b>, {'right' if found['box_iou'] >= .5 else 'wrong'}")
     return ", ".join(words)
 
 # %% ../nbs/41_workbench.ipynb #workbench-040
@@ -369,17 +403,20 @@ class Sources:
         backbone="lowlevel", # the first: attention source or its name, or a FrozenViT
         **options # weights, layers, heads, timm's, as for `load_attention`
     ):
-        if isinstance(backbone, FrozenViT): backbone = CLSAttention(backbone)
+        if isinstance(backbone, FrozenViT):
+            backbone = CLSAttention(backbone)
         self.first = backbone if isinstance(backbone, str) else backbone.name
         self.names = list(dict.fromkeys((self.first, *SOURCES)))
         self.options, self.loaded = options, {} if isinstance(backbone, str) else {backbone.name: backbone}
 
     def __getitem__(self, name):
-        if name not in self.loaded: self.loaded[name] = self._load(name)
+        if name not in self.loaded:
+            self.loaded[name] = self._load(name)
         return self.loaded[name]
 
     def _load(self, name):
-        if "+" in name and not (name == self.first and self.options): return Agreement(*(self[part] for part in name.split("+")))
+        if "+" in name and not (name == self.first and self.options):
+            return Agreement(*(self[part] for part in name.split("+")))
         return load_attention(name, **(self.options if name == self.first else {}))
 
 # %% ../nbs/41_workbench.ipynb #workbench-046
@@ -388,7 +425,8 @@ def source_choice(
 ): # layers and heads of the ViT in it, and those it averages: four tuples of numbers; None where there is nothing to choose
     "What layers and heads a source has and takes"
     vit = next((s for s in getattr(source, "sources", [source]) if isinstance(s, CLSAttention)), None)
-    if vit is None: return None
+    if vit is None:
+        return None
     every = tuple(range(vit.backbone.depth)), tuple(range(vit.backbone.num_heads))
     taken = (vit.layers, vit.heads)
     return *every, *(e if t is None else tuple(int(n) % len(e) for n in np.atleast_1d(t)) for e, t in zip(every, taken))
@@ -425,8 +463,10 @@ def first_setting(bench:Workbench)->Setting:
 def chosen_source(bench:Workbench, setting:Setting): # attention source for `make_masks`
     "A setting's attention source, with its layers and heads"
     def choose(source):
-        if isinstance(source, Agreement): return Agreement(*map(choose, source.sources))
-        if not isinstance(source, CLSAttention): return source
+        if isinstance(source, Agreement):
+            return Agreement(*map(choose, source.sources))
+        if not isinstance(source, CLSAttention):
+            return source
         return CLSAttention(source.backbone, source.layers if setting.layers is None else setting.layers, source.heads if setting.heads is None else setting.heads)
     source = bench.sources[setting.source]
     return source if setting.layers is None and setting.heads is None else choose(source)
@@ -436,8 +476,10 @@ def read_params(
     path, # JSON file, as `GrabCutParams.to_json` writes it
 )->GrabCutParams: # raises OSError, or ValueError that names the file
     "GrabCutParams from a file"
-    try: return GrabCutParams.from_json(Path(path).read_text(encoding="utf-8"))
-    except (TypeError, ValueError, AttributeError) as error: raise ValueError(f"{path} holds no GrabCutParams: {error}") from None
+    try:
+        return GrabCutParams.from_json(Path(path).read_text(encoding="utf-8"))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} holds no GrabCutParams: {error}") from None
 
 # %% ../nbs/41_workbench.ipynb #workbench-056
 def stability(
@@ -456,7 +498,8 @@ def edge_contrast(
     "How much the colours on both sides of a mask's edge differ"
     inside = mask.astype(np.float32)
     edge = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
-    if not edge.any(): return 0.
+    if not edge.any():
+        return 0.
     lab, blur = cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), lambda x: cv2.blur(x, (reach, reach))[edge]
     share = blur(inside)[:, None]
     within, whole = blur(lab * inside[..., None]), blur(lab)
@@ -470,7 +513,8 @@ def separation(
 )->float:               # in Lab, 0: an empty or full mask
     "Root of Otsu's between-class variance: how far apart the mean colours inside and outside are, the more the more even both areas"
     share = mask.mean()
-    if share in (0, 1): return 0.
+    if share in (0, 1):
+        return 0.
     lab = cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     return float(np.linalg.norm(lab[mask].mean(0) - lab[~mask].mean(0)) * np.sqrt(share * (1 - share)))
 
@@ -482,7 +526,8 @@ def attention_agreement(
     "Correlation of a mask with the attention map: high inside, low outside"
     wide, inside = cv2.resize(attention, mask.shape[::-1]).ravel(), mask.ravel()
     spread, share = wide.std(), inside.mean()
-    if spread < 1e-6 or share in (0, 1): return 0.
+    if spread < 1e-6 or share in (0, 1):
+        return 0.
     return float((wide[inside].mean() - wide.mean()) * share / spread / np.sqrt(share * (1 - share)))
 
 # %% ../nbs/41_workbench.ipynb #workbench-062
@@ -536,15 +581,20 @@ def sweep(
     "Every picture over a grid; what was measured before is not measured again"
     setting, waiting = replace(setting, params=replace(setting.params, delta0=0., delta1=1.)), deque()
     def measure(i):
-        try: return i, bench.sweeps(i, setting, grid)
-        except PictureError as error: return i, error
+        try:
+            return i, bench.sweeps(i, setting, grid)
+        except PictureError as error:
+            return i, error
     pool = ThreadPoolExecutor(workers)
     try:
         for i in which:
             waiting.append(pool.submit(measure, i))
-            if len(waiting) > workers: yield waiting.popleft().result()
-        while waiting: yield waiting.popleft().result()
-    finally: pool.shutdown(wait=False, cancel_futures=True)
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 # %% ../nbs/41_workbench.ipynb #workbench-066
 @dataclass(frozen=True, eq=False)
@@ -568,7 +618,8 @@ def criteria_worth(
 )->list: # dicts, best first: criterion, rho over settings, rho within a picture (mean), picks (cell), truth there and at best
     "Rank correlation of every box-free criterion with the truth, and what it would choose"
     truth, cells = table.truth(), tuple(zip(*table.grid.cells))
-    if truth is None: return []
+    if truth is None:
+        return []
     flat = lambda measure: table.of(measure)[(slice(None), *cells)] # (pictures, settings)
     rank = lambda a, b: spearmanr(a, b).statistic if np.ptp(a) > 0 and np.ptp(b) > 0 else np.nan
     mean, rows = table.mean(truth), []
@@ -604,7 +655,8 @@ def mask_row(
 )->MaskRow:          # raises PictureError, or ValueError where the mask can't be read
     "A stored mask beside its picture"
     view, mask = bench.view(i), store.read(bench.dataset[i].id)
-    if mask.shape != view.picture.shape[:2]: mask = cv2.resize(mask.astype(np.uint8), view.picture.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
+    if mask.shape != view.picture.shape[:2]:
+        mask = cv2.resize(mask.astype(np.uint8), view.picture.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
     found, ppd = judge_mask(mask, view), ppd_mask(bench.attention(i, setting), setting.ppd, mask.shape)
     boxes = [] if view.true_boxes is None else [("true", view.true_boxes)]
     return MaskRow(i, view.id, found["area"], 1 - mask_iou(mask, ppd), found["box_iou"] if np.isnan(found["mask_iou"]) else found["mask_iou"],
@@ -645,6 +697,7 @@ def prediction_row(
     boxes = [("predicted", found.box[None])] + ([("true", sample.boxes)] if known else [])
     painted = cv2.addWeighted(small, .6, colours, .4, 0)
     for kind, some in boxes:
-        for box in scale_boxes(some, picture.shape[:2], small.shape[:2]): paint_box(painted, box, kind)
+        for box in scale_boxes(some, picture.shape[:2], small.shape[:2]):
+            paint_box(painted, box, kind)
     return PredictionRow(i, sample.id, f"{found.label} {found.score:.2f}", name, right, float(box_iou(found.box, sample.boxes).max()) if known else np.nan,
         error_type(found.box, sample.boxes, right is not False) if known else "", jpeg(painted))

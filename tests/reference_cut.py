@@ -38,6 +38,9 @@ def least_energy(trimap, odds, links):
     n, much = trimap.size, 10**8
     net = np.where(trimap > 1, odds, np.where(trimap == 1, much, -much)).ravel()
     rows, columns, values = [np.full(n, n), np.arange(n)], [np.arange(n), np.full(n, n + 1)], [np.maximum(net, 0), np.maximum(-net, 0)]
-    for a, b, c in edges(links): rows += [a, b]; columns += [b, a]; values += [c, c]
+    for a, b, c in edges(links):
+        rows += [a, b]
+        columns += [b, a]
+        values += [c, c]
     graph = coo_array((np.concatenate(values).astype(np.int32), (np.concatenate(rows), np.concatenate(columns))), (n + 2, n + 2)).tocsr()
     return maximum_flow(graph, n, n + 1).flow_value

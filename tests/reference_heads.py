@@ -19,8 +19,10 @@ def reference_head(
             state[key] = torch.tensor(0)
             continue
         w = (rng.standard_normal(shape) * .05).astype(np.float32)
-        if key.endswith("running_var"): w = 1 + abs(w)
-        elif len(shape) == 1 and key.endswith(".weight"): w = 1 + w
+        if key.endswith("running_var"):
+            w = 1 + abs(w)
+        elif len(shape) == 1 and key.endswith(".weight"):
+            w = 1 + w
         state[key] = torch.from_numpy(w)
     x = np.random.RandomState(spec["input_seed"]).standard_normal(spec["input_shape"]).astype(np.float32)
     out = np.load(golden / "reference_heads_a.npz")[{"geg": "geg_map", "lfdm": "lfdm_logits"}[kind]]

@@ -1,5 +1,7 @@
 "Attention maps and sources: edge cases, and how well `lowlevel` points at things"
-import json, os, pickle
+import json
+import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +24,13 @@ def test_attention_map_is_the_mean_of_chosen_rows():
 
 @pytest.mark.parametrize("wrong", [dict(layers=4), dict(layers=-5), dict(heads=()), dict(heads=(0, 2)), dict(layers=.5)])
 def test_attention_map_refuses(wrong):
-    with pytest.raises(ValueError, match="must be numbers from"): attention_map(torch.rand(1, 4, 2, 3, 3), **wrong)
+    with pytest.raises(ValueError, match="must be numbers from"):
+        attention_map(torch.rand(1, 4, 2, 3, 3), **wrong)
 
 
 def test_attention_map_wants_five_dimensions():
-    with pytest.raises(ValueError, match=r"\(4, 2, 3, 3\)"): attention_map(torch.rand(4, 2, 3, 3))
+    with pytest.raises(ValueError, match=r"\(4, 2, 3, 3\)"):
+        attention_map(torch.rand(4, 2, 3, 3))
 
 
 @pytest.mark.parametrize("shape", [(0, 8, 8, 3), (1, 1, 1, 3), (2, 3, 500, 3), (1, 224, 224, 3)])
@@ -51,11 +55,13 @@ def test_lowlevel_sees_more_than_the_centre():
 
 @pytest.mark.parametrize("pictures", [np.zeros((8, 8, 3), np.uint8), np.zeros((1, 8, 8, 3)), np.zeros((1, 8, 8, 4), np.uint8), np.zeros((1, 0, 8, 3), np.uint8)])
 def test_sources_refuse_what_is_no_picture(pictures):
-    with pytest.raises(ValueError, match="wanted pictures"): load_attention("lowlevel")(pictures)
+    with pytest.raises(ValueError, match="wanted pictures"):
+        load_attention("lowlevel")(pictures)
 
 
 def test_lowlevel_has_no_options():
-    with pytest.raises(ValueError, match="no weights"): load_attention("lowlevel", layers=1)
+    with pytest.raises(ValueError, match="no weights"):
+        load_attention("lowlevel", layers=1)
 
 
 def test_backbone_source():

@@ -1,10 +1,12 @@
 "Augmentation: Eq. 4 and 5, and views in which picture and mask stay together"
-import pickle, random
+import pickle
+import random
 
 import numpy as np
 import pytest
 
 from locloc.augment import TrainTransform, background_patch, patch_box
+
 
 def rng(seed=0): return np.random.default_rng(seed)
 
@@ -15,24 +17,29 @@ def test_patch_box_is_equation_4(anchor):
         lam = rng(seed).random()
         x, y = rng(seed + 1).uniform(0, [W, H])
         w, h = W * np.sqrt(1 - lam), H * np.sqrt(1 - lam)
-        if anchor == "centre": x, y = x - w / 2, y - h / 2
+        if anchor == "centre":
+            x, y = x - w / 2, y - h / 2
         expected = [max(x, 0), max(y, 0), min(x + w, W), min(y + h, H)]
         box = patch_box((H, W), lam, rng(seed + 1), anchor)
         assert np.abs(np.subtract(box, expected)).max() <= 1 and all(isinstance(v, int) for v in box)
 
 @pytest.mark.parametrize("wrong", [dict(lam=1.1), dict(lam=float("nan")), dict(anchor="middle")])
 def test_patch_box_refuses(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))): patch_box((9, 9), **dict(lam=.5, rng=rng()) | wrong)
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        patch_box((9, 9), **dict(lam=.5, rng=rng()) | wrong)
 
 def test_background_patch_is_equation_5():
     image, mask = rng().integers(1, 256, (60, 80, 3), dtype=np.uint8), rng(1).random((60, 80)) > .8
     before = mask.copy()
     x0, y0, x1, y1 = patch_box(mask.shape, .6, rng(5))
-    filled = mask.copy(); filled[y0:y1, x0:x1] = True
+    filled = mask.copy()
+    filled[y0:y1, x0:x1] = True
     out = background_patch(image, mask, .6, rng(5))
     assert (out == image * filled[..., None]).all() and out.dtype == np.uint8 and (mask == before).all()
-    with pytest.raises(ValueError, match="bool"): background_patch(image, mask.astype(np.uint8), .6, rng())
-    with pytest.raises(ValueError, match=r"\(60, 80\)"): background_patch(image, mask[:9], .6, rng())
+    with pytest.raises(ValueError, match="bool"):
+        background_patch(image, mask.astype(np.uint8), .6, rng())
+    with pytest.raises(ValueError, match=r"\(60, 80\)"):
+        background_patch(image, mask[:9], .6, rng())
 
 def test_view_moves_both():
     "Each pixel of the picture tells where it came from; the mask is a function of that place"
@@ -44,12 +51,14 @@ def test_view_moves_both():
         p, m = TrainTransform(64, 48)(picture, mask, rng(seed))
         ys, xs = p[..., 0] // 4, p[..., 1] // 4
         assert (m == mask[ys, xs]).all() and p.shape == (48, 48, 3) and m.dtype == bool
-        flips.add(bool(xs[0, 0] > xs[0, -1])); corners.add((ys.min(), xs.min()))
+        flips.add(bool(xs[0, 0] > xs[0, -1]))
+        corners.add((ys.min(), xs.min()))
     assert flips == {False, True} and len(corners) > 8
 
 def test_mask_of_another_size_and_no_mask():
     picture, small = np.zeros((100, 150, 3), np.uint8), np.zeros((56, 56), bool)
-    picture[50:, 75:] = 255; small[28:, 28:] = True
+    picture[50:, 75:] = 255
+    small[28:, 28:] = True
     p, m = TrainTransform(64, 48)(picture, small, rng(3))
     assert ((p[..., 0] > 127) == m).mean() > .97
     q, none = TrainTransform(64, 48)(picture, None, rng(3))
@@ -59,15 +68,19 @@ def test_mask_of_another_size_and_no_mask():
 def test_only_the_generator_decides(options):
     picture = rng().integers(0, 256, (70, 70, 3), dtype=np.uint8)
     transform = pickle.loads(pickle.dumps(TrainTransform(64, 48, **options)))
-    random.seed(1); np.random.seed(1)
+    random.seed(1)
+    np.random.seed(1)
     first, state = [transform(picture, None, rng(s))[0] for s in range(4)], (random.random(), np.random.random())
-    random.seed(1); np.random.seed(1)
+    random.seed(1)
+    np.random.seed(1)
     assert state == (random.random(), np.random.random()) # global generators are as before
-    random.seed(2); np.random.seed(2)
+    random.seed(2)
+    np.random.seed(2)
     assert all((a == transform(picture, None, rng(s))[0]).all() for s, a in enumerate(first))
     assert any((a != first[0]).any() for a in first[1:])
 
 def test_randaugment_returns_no_mask():
     picture = np.zeros((64, 64, 3), np.uint8)
     assert TrainTransform(64, 48, randaugment="rand-m9-mstd0.5-inc1")(picture, np.ones((64, 64), bool), rng())[1] is None
-    with pytest.raises(ValueError, match="crop"): TrainTransform(resize=48, crop=64)
+    with pytest.raises(ValueError, match="crop"):
+        TrainTransform(resize=48, crop=64)

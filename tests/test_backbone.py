@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
 from safetensors.torch import save_file
 
@@ -63,7 +62,8 @@ class FullAttention:
 def test_attention_is_that_of_the_unfused_path(name, options):
     torch.manual_seed(0)
     vit = load_backbone(name, weights=False, embed_dim=48, depth=2, num_heads=3, **options)
-    for p in vit.parameters(): p.data += torch.randn_like(p) * .2 # far from a flat softmax
+    for p in vit.parameters():
+        p.data += torch.randn_like(p) * .2 # far from a flat softmax
     P = vit.patch_size
     images = torch.randn(2, 3, 3 * P, 5 * P)
     fused = vit(images)
@@ -85,7 +85,8 @@ def test_a_failure_leaves_nothing_behind():
     vit, images = load_backbone("test_vit", weights=False), torch.randn(1, 3, 64, 32)
     before = vit(images).cls_attention
     handle = vit.model.blocks[1].register_forward_pre_hook(lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError): vit(images)
+    with pytest.raises(ZeroDivisionError):
+        vit(images)
     handle.remove()
     assert not any(module._forward_hooks for module in vit.modules())
     assert torch.equal(vit(images).cls_attention, before)
@@ -96,7 +97,8 @@ def test_normalize():
     x = vit.normalize(np.array([0, 127.5, 255], np.uint8).reshape(1, 1, 1, 3))
     torch.testing.assert_close(x, torch.tensor([-1, 127 / 127.5 - 1, 1]).reshape(1, 3, 1, 1), atol=1e-6, rtol=0)
     for wrong in (np.zeros((4, 4, 3), np.uint8), np.zeros((1, 4, 4, 3)), np.zeros((1, 3, 4, 4), np.uint8)):
-        with pytest.raises(ValueError, match="uint8"): vit.normalize(wrong)
+        with pytest.raises(ValueError, match="uint8"):
+            vit.normalize(wrong)
 
 
 def test_other_picture_size_resamples_positions(tmp_path):
@@ -117,25 +119,29 @@ def broken(tmp_path, content):
     (lambda p: p / "absent.pth", FileNotFoundError, "no weights file at"),
     (lambda p: p, FileNotFoundError, "no weights file at")])
 def test_bad_files(make, error, says, tmp_path):
-    with pytest.raises(error, match=says): load_backbone("dino_vits16", weights=make(tmp_path), **TINY_DINO)
+    with pytest.raises(error, match=says):
+        load_backbone("dino_vits16", weights=make(tmp_path), **TINY_DINO)
 
 
 def test_code_in_a_file_is_refused(tmp_path):
     torch.save({"model": pytest.raises}, tmp_path / "evil.pth")
-    with pytest.raises(ValueError, match="not a readable weights file"): load_backbone("dino_vits16", weights=tmp_path / "evil.pth", **TINY_DINO)
+    with pytest.raises(ValueError, match="not a readable weights file"):
+        load_backbone("dino_vits16", weights=tmp_path / "evil.pth", **TINY_DINO)
 
 
 @pytest.mark.parametrize("change, says", [
     (dict(depth=5), "missing .*blocks.4"), (dict(depth=3), "unexpected .*blocks.3"), (dict(embed_dim=96), r"another shape .*\(1, 1, 48\) instead of \(1, 1, 96\)")])
 def test_another_architecture_is_refused(change, says, tmp_path):
     torch.save(state, tmp_path / "dino.pth")
-    with pytest.raises(ValueError, match=says): load_backbone("dino_vits16", weights=tmp_path / "dino.pth", **TINY_DINO | change)
+    with pytest.raises(ValueError, match=says):
+        load_backbone("dino_vits16", weights=tmp_path / "dino.pth", **TINY_DINO | change)
 
 
 def test_hub_without_network(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *a: None)
-    with pytest.raises(FileNotFoundError, match="timm/vit_small_patch16_224.dino/resolve/main/model.safetensors.*--weights"): load_backbone("dino_vits16")
+    with pytest.raises(FileNotFoundError, match="timm/vit_small_patch16_224.dino/resolve/main/model.safetensors.*--weights"):
+        load_backbone("dino_vits16")
 
 
 def test_hub_cache_comes_first(monkeypatch, tmp_path):
@@ -146,18 +152,23 @@ def test_hub_cache_comes_first(monkeypatch, tmp_path):
 
 
 def test_names():
-    with pytest.raises(ValueError, match="nearest: .*dino_vits16"): load_backbone("dino_vit_s16", weights=False)
+    with pytest.raises(ValueError, match="nearest: .*dino_vits16"):
+        load_backbone("dino_vit_s16", weights=False)
     for name in ("resnet18", "vit_small_patch16_18x2_224x", "swin_tiny_patch4_window7_224", "vit_relpos_small_patch16_224"):
-        with pytest.raises(ValueError): load_backbone(name, weights=False)
-    with pytest.raises(ValueError, match="DiffAttention"): load_backbone("vit_small_patch16_224", weights=False, depth=1, attn_layer="diff")
-    with pytest.raises(ValueError, match="CLS token"): load_backbone("vit_base_patch16_siglip_224", weights=False, depth=1, embed_dim=48, num_heads=3)
+        with pytest.raises(ValueError):
+            load_backbone(name, weights=False)
+    with pytest.raises(ValueError, match="DiffAttention"):
+        load_backbone("vit_small_patch16_224", weights=False, depth=1, attn_layer="diff")
+    with pytest.raises(ValueError, match="CLS token"):
+        load_backbone("vit_base_patch16_siglip_224", weights=False, depth=1, embed_dim=48, num_heads=3)
 
 
 def test_pickles_and_autocast():
     vit, images = load_backbone("test_vit", weights=False), torch.randn(1, 3, 64, 32)
     out = pickle.loads(pickle.dumps(vit))(images)
     assert torch.equal(out.cls_attention, vit(images).cls_attention)
-    with torch.autocast("cpu", torch.bfloat16): rough = vit(images).cls_attention
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = vit(images).cls_attention
     assert rough.dtype == torch.float32 and (rough - out.cls_attention).abs().max() < 3e-3
 
 

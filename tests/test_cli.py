@@ -25,7 +25,8 @@ def test_help_and_info_do_not_import_torch(args):
 
 def test_every_command_is_listed():
     shown = run("--help").stdout
-    for command in ("demo", "tune", "masks", "train", "evaluate", "predict", "data", "info"): assert command in shown
+    for command in ("demo", "tune", "masks", "train", "evaluate", "predict", "data", "info"):
+        assert command in shown
 
 
 @pytest.mark.parametrize("args, words", [
@@ -44,14 +45,16 @@ def test_every_command_is_listed():
 ])
 def test_mistakes_are_one_clear_line(args, words, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stopped: main([a.replace("--source.", "--") for a in args])
+    with pytest.raises(SystemExit) as stopped:
+        main([a.replace("--source.", "--") for a in args])
     lines = capsys.readouterr().err.strip().splitlines()
     assert stopped.value.code == 1 and lines[-1].startswith("locloc: ") and words in lines[-1]
 
 
 def test_tune_without_voila(monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(SystemExit): main(["tune", "scenes"])
+    with pytest.raises(SystemExit):
+        main(["tune", "scenes"])
     assert "pip install voila" in capsys.readouterr().err
 
 
@@ -76,20 +79,23 @@ def test_the_whole_chain(tmp_path, monkeypatch, capsys):
     main(["evaluate", "--data", "scenes", "--count", "6", "--model", "lfdm/model", "--threshold", ".3", "--ppd", ".2", "--split-at", ".35", "--held-out", "train", "--out", "report"])
     report = (tmp_path/"report"/"report.md").read_text()
     assert "wsoleval" in report and "locloc" in report and (tmp_path/"report"/"figure.png").stat().st_size > 10_000
-    for told in ("mean training box", "GEG, held-out threshold", "0.3 of maximum", "attention ≥ 0.2", "split 0.35"): assert told in report
+    for told in ("mean training box", "GEG, held-out threshold", "0.3 of maximum", "attention ≥ 0.2", "split 0.35"):
+        assert told in report
     json.loads((tmp_path/"report"/"report.json").read_text())
     picture = next((root/"data").rglob("*.jpg"))
     main(["predict", str(picture), "--model", "lfdm/model", "--out", "drawn"])
     main(["predict", str(picture)])
     assert len(list(tmp_path.rglob("*_locloc.*"))) == 2
-    for folder in ("store", "geg", "lfdm/model", "report"): main(["info", folder])
+    for folder in ("store", "geg", "lfdm/model", "report"):
+        main(["info", folder])
     assert "lowlevel" in capsys.readouterr().out
 
 
 def test_data_check_lists_and_fails(tmp_path, capsys):
     (tmp_path/"a.png").touch()
     (tmp_path/"index.csv").write_text("image,class,split,width,height,x0,y0,x1,y1,mask\na.png,x,train,50,40,,,,,\n")
-    with pytest.raises(SystemExit) as stopped: main(["data", "check", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        main(["data", "check", str(tmp_path)])
     said = capsys.readouterr().out
     assert stopped.value.code == 1 and "a.png: the file is empty" in said and "1 picture, 1 problem" in said
     main(["data", "check", str(root/"data")])

@@ -322,7 +322,8 @@ def test_protocols_are_data():
         wide = protocol.score_map(np.random.default_rng(0).random((14, 14)))
         assert wide.shape == (protocol.size, protocol.size) and 0 <= wide.min() < .1 and .9 < wide.max() <= 1
         assert (wide.max() == 1) == (protocol.stretch == "after")
-        with pytest.raises(ValueError, match="finite"): protocol.score_map(np.full((14, 14), np.inf))
+        with pytest.raises(ValueError, match="finite"):
+            protocol.score_map(np.full((14, 14), np.inf))
         assert not protocol.score_map(np.full((14, 14), .3)).any()
     for wrong in (dict(contours="smallest"), dict(map_interpolation="nearest"), dict(threshold_rule="best"), dict(stretch="never"), dict(cut="bits")):
         with pytest.raises(ValueError, match="must be one of"):

@@ -71,7 +71,8 @@ def test_every_row_counted_literally(scenes, model, linear):
     found = rows(quiet(scenes, model, light, params, .4, (SQUASH, "wsoleval"), linear, batch_size=3))
     inputs, truths, masks = (np.stack([f(s) for s in scenes]) for f in (lambda s: s.picture, lambda s: s.boxes, lambda s: s.mask))
     labels = np.array([s.label for s in scenes])
-    with torch.no_grad(): activation, logits = model(model.backbone.normalize(inputs))
+    with torch.no_grad():
+        activation, logits = model(model.backbone.normalize(inputs))
     maps, first = score_maps(activation, (224, 224)), logits.argmax(1).numpy()
     cut = [grabcut_mask(p, a, params) for p, a in zip(inputs, light(inputs))]
     right = lambda boxes: np.array([box_iou(b, t).max() >= .5 for b, t in zip(boxes, truths)])
@@ -84,12 +85,14 @@ def test_every_row_counted_literally(scenes, model, linear):
     assert found["boxes", "squash", "best centred box"]["GT-known Loc"] == pytest.approx(100*max(centred))
     assert found["boxes", "squash", "whole picture"]["GT-known Loc"] == pytest.approx(100*centred[-1])
     assert found["classes", "squash", "LFDM"]["Top-1 Cls"] == pytest.approx(100*(first == labels).mean())
-    with torch.no_grad(): other = linear(model.backbone.normalize(inputs))[1].argmax(1).numpy()
+    with torch.no_grad():
+        other = linear(model.backbone.normalize(inputs))[1].argmax(1).numpy()
     assert found["classes", "squash", "linear head"]["Top-1 Cls"] == pytest.approx(100*(other == labels).mean())
     wsoleval = get_protocol("wsoleval")
     sweep, both = MaxBoxAcc(thresholds=np.arange(0, 1, .001)), MaxBoxAccV2(thresholds=np.arange(0, 1, .001))
     for m, s in zip(activation.squeeze(1).numpy(), scenes):
-        for metric in (sweep, both): metric.update(wsoleval.score_map(m), wsoleval.boxes(s.boxes, s.size, True))
+        for metric in (sweep, both):
+            metric.update(wsoleval.score_map(m), wsoleval.boxes(s.boxes, s.size, True))
     assert found["boxes", "wsoleval", "GEG, MaxBoxAcc"]["GT-known Loc"] == pytest.approx(sweep.compute()["MaxBoxAcc"])
     row, found_both = found["boxes", "wsoleval", "GEG, MaxBoxAccV2"], both.compute()
     assert row["MaxBoxAccV2"] == pytest.approx(found_both["MaxBoxAcc"]) and row["MaxBoxAcc at IoU 0.7"] == pytest.approx(found_both["per_iou"][.7])
@@ -142,7 +145,8 @@ def test_a_class_order_of_its_own(scenes, model):
     logits = model(model.backbone.normalize(np.stack([s.picture for s in scenes])))[1]
     wanted = np.mean([len(model.classes) - 1 - int(row.argmax()) == s.label for row, s in zip(logits, scenes)])
     assert rows(quiet(scenes, turned))["classes", "wsoleval", "LFDM"]["Top-1 Cls"] == pytest.approx(100*wanted)
-    with pytest.raises(ValueError, match="another order"): quiet(scenes, model, linear=LocLoc(model.backbone, None, LinearHead.from_backbone(model.backbone, 8), model.classes[::-1]))
+    with pytest.raises(ValueError, match="another order"):
+        quiet(scenes, model, linear=LocLoc(model.backbone, None, LinearHead.from_backbone(model.backbone, 8), model.classes[::-1]))
 
 
 def test_the_report_says_what_it_was_made_with(tmp_path, scenes, model):
@@ -150,21 +154,24 @@ def test_the_report_says_what_it_was_made_with(tmp_path, scenes, model):
     report = quiet(scenes, model, light, protocols=("wsoleval", "locloc"), folder=tmp_path, pictures=2, command="`locloc evaluate`")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["curves.png", "extremes.png", "figure.png", "ious.png", "report.csv", "report.json", "report.md"]
     text, saved = (tmp_path/"report.md").read_text(encoding="utf-8"), json.loads((tmp_path/"report.json").read_text(encoding="utf-8"))
-    for part in ("split test", "5 pictures of 8 classes", "light (version 3)", "δ0 0.02, δ1 0.75", model.backbone.weights_hash, "`locloc evaluate`", "| oracle", "| fixed", "(figure.png)"): assert part in text, part
+    for part in ("split test", "5 pictures of 8 classes", "light (version 3)", "δ0 0.02, δ1 0.75", model.backbone.weights_hash, "`locloc evaluate`", "| oracle", "| fixed", "(figure.png)"):
+        assert part in text, part
     assert saved["rows"] == list(report.rows) and saved["settings"]["params"]["delta1"] == .75 and saved["settings"]["model"]["weights_hash"] == model.backbone.weights_hash
     origins = {r["method"]: r["origin"] for r in saved["rows"] if r["table"] == "boxes"}
     assert origins == {"whole picture": "", "best centred box": "oracle", "PPD mask": "fixed", "GrabCut mask": "fixed", "GEG": "fixed", "attention": "fixed", **{f"{m}, {kind}": "oracle" for m in ("attention", "GEG") for kind in ("MaxBoxAcc", "MaxBoxAccV2")}}
     lines = list(csv.DictReader((tmp_path/"report.csv").open(encoding="utf-8")))
     assert {(r["method"], r["figure"]) for r in lines} >= {("GEG", "GT-known Loc"), ("LFDM", "Top-1 Cls"), ("GEG", "part"), ("GEG, PxAP", "PxAP")}
     for row in saved["rows"]:
-        for name, (low, high) in row.get("intervals", {}).items(): assert 0 <= low <= row[name] <= high <= 100
+        for name, (low, high) in row.get("intervals", {}).items():
+            assert 0 <= low <= row[name] <= high <= 100
     assert (tmp_path/"figure.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_failed_save_leaves_the_old_report(tmp_path, scenes):
     report = quiet(scenes.subset([0]), folder=tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    with pytest.raises(TypeError): replace(report, header={"title": object()}).save(tmp_path)
+    with pytest.raises(TypeError):
+        replace(report, header={"title": object()}).save(tmp_path)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
@@ -172,7 +179,8 @@ def test_held_out_threshold_and_mean_box_come_from_elsewhere(scenes):
     train, protocol = load_dataset("scenes", split="train", count=6), get_protocol("locloc")
     report = quiet(scenes, attention=(light := Light()), protocols="locloc", train=train, held_out=train)
     sweep = MaxBoxAcc(inclusive=False)
-    for s in train: sweep.update(protocol.score_map(light(protocol.picture(s.picture)[None])[0]), protocol.boxes(s.boxes, s.size))
+    for s in train:
+        sweep.update(protocol.score_map(light(protocol.picture(s.picture)[None])[0]), protocol.boxes(s.boxes, s.size))
     share, mean = sweep.compute()["threshold"], np.concatenate([protocol.boxes(s.boxes, s.size) for s in train]).mean(0)
     found = rows(report)
     row = found["boxes", "locloc", "attention, held-out threshold"]
@@ -186,8 +194,10 @@ def test_held_out_threshold_and_mean_box_come_from_elsewhere(scenes):
 def test_errors_add_up_and_pxap_ignores(scenes):
     found = rows(quiet(scenes, attention="lowlevel", protocols=("wsoleval", "bas")))
     for (table, _, method), row in found.items():
-        if table == "errors": assert sum(v for v in row.values() if isinstance(v, float)) == pytest.approx(100)
-    for protocol in ("wsoleval", "bas"): assert found["errors", protocol, "GrabCut mask"]["right"] == found["boxes", protocol, "GrabCut mask"]["GT-known Loc"]
+        if table == "errors":
+            assert sum(v for v in row.values() if isinstance(v, float)) == pytest.approx(100)
+    for protocol in ("wsoleval", "bas"):
+        assert found["errors", protocol, "GrabCut mask"]["right"] == found["boxes", protocol, "GrabCut mask"]["GT-known Loc"]
     mask, ignore = np.zeros((2, 100, 200), bool)
     mask[:, :100], ignore[:, 100:] = True, True
     pair = [replace(sample(None, mask=mask), open_ignore=lambda: ignore)]
@@ -215,7 +225,11 @@ def test_masks_that_show_nothing_have_no_pxap():
 
 
 def test_bad_calls(scenes):
-    with pytest.raises(ValueError, match="no pictures"): quiet(scenes.subset([]))
-    with pytest.raises(ValueError, match="no protocol"): quiet(scenes, protocols="cub")
-    with pytest.raises(ValueError, match="name one"): quiet(scenes, protocols=())
-    with pytest.raises(ValueError, match="not held out"): quiet(scenes, attention=Light(), held_out=scenes)
+    with pytest.raises(ValueError, match="no pictures"):
+        quiet(scenes.subset([]))
+    with pytest.raises(ValueError, match="no protocol"):
+        quiet(scenes, protocols="cub")
+    with pytest.raises(ValueError, match="name one"):
+        quiet(scenes, protocols=())
+    with pytest.raises(ValueError, match="not held out"):
+        quiet(scenes, attention=Light(), held_out=scenes)

@@ -104,7 +104,8 @@ def test_offline_says_which_file_goes_where(tmp_path, monkeypatch):
 
 def test_check_lists_what_is_wrong(tmp_path):
     rng = np.random.default_rng(0)
-    for name in "abd": Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(tmp_path/f"{name}.png")
+    for name in "abd":
+        Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(tmp_path/f"{name}.png")
     (tmp_path/"c.png").write_bytes((tmp_path/"a.png").read_bytes())
     (tmp_path/"f.png").write_bytes((tmp_path/"d.png").read_bytes())
     (tmp_path/"e.png").touch()
@@ -116,7 +117,8 @@ def test_check_lists_what_is_wrong(tmp_path):
                   box="test: d.png: the box 2, 2, 2.5, 9 is empty", unreadable="e.png: the file is empty", copy="test: f.png is the same picture as d.png", missing="g.png: no such file",
                   bare="test: 1 of 5 pictures have neither box nor mask")
     assert count == 7 and {k: len(lines) for k, lines in problems.items()} == dict.fromkeys(wanted, 1)
-    for kind, words in wanted.items(): assert words in problems[kind][0]
+    for kind, words in wanted.items():
+        assert words in problems[kind][0]
 
 
 def test_check_tells_a_wrong_list_and_boxes_that_leave(tmp_path):
@@ -139,7 +141,8 @@ def noise(path, seed=0, size=(50, 40)):
 
 
 def test_check_reads_whatever_splits_there_are(tmp_path):
-    for name in "ab": noise(tmp_path/f"{name}.png")
+    for name in "ab":
+        noise(tmp_path/f"{name}.png")
     (tmp_path/"index.csv").write_text(HEADER + "a.png,x,train,50,40,,,,,\nb.png,x,valid,50,40,,,,,\n")
     assert check_dataset(tmp_path, progress=False) == (2, {"leak": ["valid: b.png is the same picture as a.png of train: a leak"]})
     (tmp_path/"index.csv").write_text(HEADER + "a.png,x,trainval,50,40,1,1,9,9,\na.png,x,trainval,50,40,1,1,9,9,\n")
@@ -148,11 +151,13 @@ def test_check_reads_whatever_splits_there_are(tmp_path):
 
 def test_check_of_voc_does_not_take_trainval_for_a_leak(tmp_path):
     xml = "<annotation><size><width>50</width><height>40</height></size><object><name>dog</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"
-    for folder in ("Annotations", "ImageSets/Main"): (tmp_path/folder).mkdir(parents=True)
+    for folder in ("Annotations", "ImageSets/Main"):
+        (tmp_path/folder).mkdir(parents=True)
     for seed, name in enumerate("ab"):
         noise(tmp_path/f"JPEGImages/{name}.jpg", seed)
         (tmp_path/f"Annotations/{name}.xml").write_text(xml)
-    for split, names in dict(train="a\n", trainval="a\nb\n").items(): (tmp_path/f"ImageSets/Main/{split}.txt").write_text(names)
+    for split, names in dict(train="a\n", trainval="a\nb\n").items():
+        (tmp_path/f"ImageSets/Main/{split}.txt").write_text(names)
     assert check_dataset(tmp_path, progress=False) == (2, {})
     (tmp_path/"ImageSets/Main/val.txt").write_text("b\n")
     assert check_dataset(tmp_path, progress=False) == (2, {})
@@ -160,8 +165,10 @@ def test_check_of_voc_does_not_take_trainval_for_a_leak(tmp_path):
 
 def test_check_opens_ignore_regions(tmp_path):
     (tmp_path/"val").mkdir()
-    for name, text in dict(image_ids="v/a.png\n", class_labels="v/a.png,0\n", image_sizes="", localization="v/a.png,v/m.png,v/gone.png\n").items(): (tmp_path/f"val/{name}.txt").write_text(text)
-    for name in "am": noise(tmp_path/f"v/{name}.png")
+    for name, text in dict(image_ids="v/a.png\n", class_labels="v/a.png,0\n", image_sizes="", localization="v/a.png,v/m.png,v/gone.png\n").items():
+        (tmp_path/f"val/{name}.txt").write_text(text)
+    for name in "am":
+        noise(tmp_path/f"v/{name}.png")
     count, problems = check_dataset(tmp_path, progress=False)
     assert count == 1 and list(problems) == ["missing"] and "v/gone.png: no such file" in problems["missing"][0]
 
@@ -181,7 +188,8 @@ def test_check_prints_ten_of_a_kind(tmp_path, capsys):
     rows = "".join(f"{k}.png,x,train,50,40,,,,,\n" for k in range(30))
     noise(tmp_path/"last.png")
     (tmp_path/"index.csv").write_text(HEADER + rows + "last.png,x,train,40,50,,,,,\n")
-    with pytest.raises(SystemExit): main(["data", "check", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        main(["data", "check", str(tmp_path)])
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 13 and said[10:] == ["… and 20 more like the last", said[11], f"{tmp_path}: 31 pictures, 31 problems"] and "last.png: is 50 x 40, but" in said[11]
     assert problem_lines({"missing": ["a"]*10}) == ["a"]*10
@@ -201,14 +209,17 @@ def test_a_long_check_does_not_queue_everything(monkeypatch):
 
 @pytest.mark.parametrize("args, words", [(["--count", "0"], "--count must be 1 or more, got 0"), (["--count", "-190"], "--count must be 1 or more, got -190"), (["--protocol"], "no protocol given")])
 def test_counts_and_protocols_that_are_none(args, words, capsys):
-    with pytest.raises(SystemExit) as stopped: main(["evaluate", "--data", "scenes", *args])
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", "--data", "scenes", *args])
     assert stopped.value.code == 1 and words in capsys.readouterr().err
 
 
 def test_evaluate_takes_pictures_from_elsewhere(tmp_path):
-    for k in range(2): noise(tmp_path/f"there/a/{k}.jpg", k, (64, 64))
+    for k in range(2):
+        noise(tmp_path/f"there/a/{k}.jpg", k, (64, 64))
     names = [f"a/{k}.jpg" for k in range(2)]
     (tmp_path/"CUB/test").mkdir(parents=True)
-    for name, end in dict(image_ids="", class_labels=",0", image_sizes=",64,64", localization=",8,8,40,40").items(): (tmp_path/f"CUB/test/{name}.txt").write_text("".join(f"{n}{end}\n" for n in names))
+    for name, end in dict(image_ids="", class_labels=",0", image_sizes=",64,64", localization=",8,8,40,40").items():
+        (tmp_path/f"CUB/test/{name}.txt").write_text("".join(f"{n}{end}\n" for n in names))
     main(["evaluate", "--data", str(tmp_path/"CUB"), "--pictures", str(tmp_path/"there"), "--protocol", "wsoleval", "--out", str(tmp_path/"report")])
     assert "2 pictures" in json.loads((tmp_path/"report/report.json").read_text())["header"]["data"]

@@ -21,9 +21,11 @@ def test_reference(prefix):
 
 def test_reference_needs_all_keys():
     state = reference_head("geg")[0]
-    with pytest.raises(ValueError, match="authors' generator"): GEG.from_reference({"conv.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match="authors' generator"):
+        GEG.from_reference({"conv.weight": torch.zeros(1)})
     del state["bn2.bias"]
-    with pytest.raises(ValueError, match="1 missing .deconvs.4.bias"): GEG.from_reference(state)
+    with pytest.raises(ValueError, match="1 missing .deconvs.4.bias"):
+        GEG.from_reference(state)
 
 
 @pytest.mark.parametrize("layout", ["paper", "released_code"])
@@ -41,9 +43,12 @@ def test_loss():
     target = mask.float().reshape(3, 1, 16, 2, 24, 2).mean((3, 5))
     torch.testing.assert_close(geg_loss(map_, mask), ((map_ - target) ** 2).mean())
     torch.testing.assert_close(geg_loss(map_, mask, weight=.5), ((map_ - target) ** 2).mean() / 2)
-    with pytest.raises(ValueError, match="wanted masks"): geg_loss(map_, mask[:, 0])
+    with pytest.raises(ValueError, match="wanted masks"):
+        geg_loss(map_, mask[:, 0])
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="layout"): GEG(48, layout="paprr")
-    with pytest.raises(ValueError, match=r"\(B, 48, h, w\)"): GEG(48, 8, 8)(torch.zeros(1, 64, 14, 14))
+    with pytest.raises(ValueError, match="layout"):
+        GEG(48, layout="paprr")
+    with pytest.raises(ValueError, match=r"\(B, 48, h, w\)"):
+        GEG(48, 8, 8)(torch.zeros(1, 64, 14, 14))

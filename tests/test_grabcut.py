@@ -5,13 +5,13 @@ from multiprocessing import get_context
 
 import numpy as np
 import pytest
+from reference_cut import PAIRS, edges, energy, least_energy, odds_and_links
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
 import locloc.grabcut as module
 from locloc.data import load_dataset
 from locloc.grabcut import COMPONENTS, GAMMA, UNIT, PreparedPicture, grabcut
-from reference_cut import PAIRS, edges, energy, least_energy, odds_and_links
 
 
 def blobs(seed, h=18, w=22, noise=25):
@@ -131,7 +131,8 @@ def test_more_rounds_follow_opencv():
     x0, y0, x1, y1 = sample.boxes[0].astype(int)
     trimap = np.zeros(sample.picture.shape[:2], np.uint8)
     trimap[y0:y1, x0:x1] = 3
-    for rounds in (2, 5): assert iou(grabcut(sample.picture, trimap, rounds), grabcut(sample.picture, trimap, rounds, kernel="cv2")) > .97
+    for rounds in (2, 5):
+        assert iou(grabcut(sample.picture, trimap, rounds), grabcut(sample.picture, trimap, rounds, kernel="cv2")) > .97
 
 def test_earlier_cuts_leave_no_trace():
     picture, _ = blobs(3, 60, 50)
@@ -171,7 +172,8 @@ def test_one_row(turned):
     trimap = np.full((1, 40), 2, np.uint8)
     trimap[0, :2], trimap[0, -2:] = 0, 1
     picture, trimap, expected = row, trimap, (np.arange(40) >= 20)[None]
-    if turned: picture, trimap, expected = picture.transpose(1, 0, 2), trimap.T, expected.T
+    if turned:
+        picture, trimap, expected = picture.transpose(1, 0, 2), trimap.T, expected.T
     assert (grabcut(picture, trimap) == expected).all()
 
 def test_one_colour():
@@ -203,7 +205,8 @@ def test_without_a_place_for_machine_code():
 def test_any_seed(seed): assert grabcut(*blobs(0), seed=seed).shape == (18, 22)
 
 def test_refuses_an_unknown_kernel():
-    with pytest.raises(ValueError, match="one of grid, cv2, got 'gpu'"): grabcut(*blobs(0), kernel="gpu")
+    with pytest.raises(ValueError, match="one of grid, cv2, got 'gpu'"):
+        grabcut(*blobs(0), kernel="gpu")
 
 @pytest.mark.parametrize("image, marks, told", [
     (np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), "float64"),
@@ -211,7 +214,8 @@ def test_refuses_an_unknown_kernel():
     (np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 4, np.uint8), "got 4"),
 ])
 def test_a_prepared_picture_refuses_too(image, marks, told):
-    with pytest.raises(ValueError, match=told): PreparedPicture(image).cut(marks)
+    with pytest.raises(ValueError, match=told):
+        PreparedPicture(image).cut(marks)
 
 def test_input_may_be_read_only_and_strided():
     picture, trimap = blobs(4)

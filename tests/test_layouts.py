@@ -190,7 +190,8 @@ def test_official_coco_folder(tmp_path):
 def test_coco_boxes_without_area_are_left_out_and_counted(tmp_path):
     marks = MARKS | {"images": [*MARKS["images"], {"id": 8, "file_name": "b.jpg", "width": 50, "height": 40}],
                      "annotations": [*MARKS["annotations"], {"id": 3, "image_id": 7, "category_id": 3, "bbox": [1, 1, 5, 0]}, {"id": 4, "image_id": 8, "category_id": 3, "bbox": [1, 1, 0, 5]}]}
-    with pytest.warns(UserWarning) as warned: data = load_dataset(write(tmp_path, {"annotations/instances_test.json": json.dumps(marks)}), "test")
+    with pytest.warns(UserWarning) as warned:
+        data = load_dataset(write(tmp_path, {"annotations/instances_test.json": json.dumps(marks)}), "test")
     assert facts(data) == [("a.jpg", "dog", (40, 50), [[2, 3, 12, 23]])]
     said = " ".join(str(w.message) for w in warned)
     assert "boxes without area are left out: 2 of 4" in said and "pictures without a box are left out: 1 of 2" in said
@@ -292,10 +293,12 @@ def test_masks_and_ignore_regions(tmp_path):
 
 def test_masks_lie_with_the_pictures_unless_they_have_a_folder(tmp_path):
     files = {"val/image_ids.txt": "v/a.png\n", "val/class_labels.txt": "v/a.png,0\n", "val/image_sizes.txt": "", "val/localization.txt": "v/a.png,v/m.png,v/i.png\n"}
-    for name in ("a", "m", "i"): picture(tmp_path/f"there/v/{name}.png")
+    for name in ("a", "m", "i"):
+        picture(tmp_path/f"there/v/{name}.png")
     (sample,) = load_dataset(write(tmp_path/"lists", files), "val", pictures=tmp_path/"there")
     assert sample.mask.shape == sample.ignore.shape == (40, 50)
-    for name in ("m", "i"): picture(tmp_path/f"masks/v/{name}.png", (8, 8))
+    for name in ("m", "i"):
+        picture(tmp_path/f"masks/v/{name}.png", (8, 8))
     (sample,) = load_dataset(tmp_path/"lists", "val", pictures=tmp_path/"there")
     assert sample.mask.shape == sample.ignore.shape == (8, 8)
 
@@ -347,7 +350,8 @@ def test_a_large_index_is_kept_and_made_anew_when_a_list_changes(tmp_path, monke
     write(folder, {"test/localization.txt": "a/1.jpg,5,6,21,31\nb/2.jpg,0,0,59,21\n"})
     assert facts(load_dataset(folder, "test"))[0][3] == [[5, 6, 21, 31]]
     for broken in (b"cut off", kept.read_bytes()[:99]):
-        for path in (tmp_path/"cache").iterdir(): path.write_bytes(broken)
+        for path in (tmp_path/"cache").iterdir():
+            path.write_bytes(broken)
         assert facts(load_dataset(folder, "test"))[0][3] == [[5, 6, 21, 31]]
 
 

@@ -12,14 +12,17 @@ def test_reference(prefix):
     state, embedding, wanted, parameters = reference_head("lfdm")
     lfdm = LFDM.from_reference({prefix + k: v for k, v in state.items()} | {"blocks.0.norm1.weight": torch.zeros(3)})
     assert sum(p.numel() for p in lfdm.parameters()) == parameters == 23_313_424
-    with torch.no_grad(): torch.testing.assert_close(lfdm(embedding), wanted, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(lfdm(embedding), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_reference_needs_all_keys():
     state = reference_head("lfdm")[0]
-    with pytest.raises(ValueError, match="authors' classifier"): LFDM.from_reference({"conv.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match="authors' classifier"):
+        LFDM.from_reference({"conv.weight": torch.zeros(1)})
     del state["blocks_mini.3.norm2.bias"]
-    with pytest.raises(ValueError, match="1 missing .blocks.3.norm2.bias"): LFDM.from_reference(state)
+    with pytest.raises(ValueError, match="1 missing .blocks.3.norm2.bias"):
+        LFDM.from_reference(state)
 
 
 @pytest.mark.parametrize("head", [LFDM, LinearHead])
@@ -52,6 +55,9 @@ def test_only_released_scores_are_never_negative():
 
 @pytest.mark.parametrize("head", [LFDM, LinearHead])
 def test_bad_input(head):
-    with pytest.raises(ValueError, match="layout"): head(24, 5, 1, 2, layout="x")
-    with pytest.raises(ValueError, match="15 patch tokens do not fill a 3×3 grid"): head(24, 5, 1, 2)(torch.zeros(1, 16, 24))
-    with pytest.raises(ValueError, match="4×4"): head(24, 5, 1, 2)(torch.zeros(1, 16, 24), (4, 4))
+    with pytest.raises(ValueError, match="layout"):
+        head(24, 5, 1, 2, layout="x")
+    with pytest.raises(ValueError, match="15 patch tokens do not fill a 3×3 grid"):
+        head(24, 5, 1, 2)(torch.zeros(1, 16, 24))
+    with pytest.raises(ValueError, match="4×4"):
+        head(24, 5, 1, 2)(torch.zeros(1, 16, 24), (4, 4))

@@ -1,5 +1,9 @@
 "Masks: the kernel against OpenCV itself, damaged and mixed stores, a killed run"
-import os, signal, subprocess, sys, time
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import asdict, replace
 
 import cv2
@@ -11,7 +15,16 @@ from locloc.attention import load_attention
 from locloc.boxes import box_iou, boxes_from_map
 from locloc.data import Dataset, load_dataset
 from locloc.grabcut import PreparedPicture, grabcut
-from locloc.masks import PPD_THRESHOLDS, GrabCutParams, MaskStore, choose_params, grabcut_mask, make_masks, ppd_mask, trimap
+from locloc.masks import (
+    PPD_THRESHOLDS,
+    GrabCutParams,
+    MaskStore,
+    choose_params,
+    grabcut_mask,
+    make_masks,
+    ppd_mask,
+    trimap,
+)
 
 SCENES = dict(split="train", count=8, size=96)
 
@@ -56,7 +69,8 @@ def test_grabcut_nothing_uncertain():
     (np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 4, np.uint8), "got 4"),
 ])
 def test_grabcut_refuses(image, marks, told):
-    with pytest.raises(ValueError, match=told): grabcut(image, marks)
+    with pytest.raises(ValueError, match=told):
+        grabcut(image, marks)
 
 
 @pytest.mark.parametrize("split", [None, .4])
@@ -74,18 +88,21 @@ def test_thresholds_are_inclusive():
 
 @pytest.mark.parametrize("attention", [np.full((2, 2), np.nan), np.full((2, 2), 1.1), np.zeros((1, 2, 2)), np.zeros((0, 2))])
 def test_attention_is_checked(attention):
-    with pytest.raises(ValueError, match="attention must"): ppd_mask(attention, .5, (4, 4))
+    with pytest.raises(ValueError, match="attention must"):
+        ppd_mask(attention, .5, (4, 4))
 
 @pytest.mark.parametrize("wrong", [dict(delta0=.8), dict(delta1=1.2), dict(delta0=-.1), dict(split=2), dict(iterations=0), dict(delta0=float("nan"))])
 def test_params_are_checked(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))): GrabCutParams(**wrong)
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        GrabCutParams(**wrong)
 
 def test_params_json():
     for name in ("paper", "lowlevel"):
         params = GrabCutParams.preset(name)
         assert GrabCutParams.from_json(params.to_json()) == params
     assert GrabCutParams.preset("paper") == GrabCutParams()
-    with pytest.raises(ValueError, match="lowlevel"): GrabCutParams.preset("nothing")
+    with pytest.raises(ValueError, match="lowlevel"):
+        GrabCutParams.preset("nothing")
 
 
 def test_store_holds_what_grabcut_gives(store):
@@ -107,7 +124,8 @@ def test_second_run_keeps(store):
 ])
 def test_mixed_parameters_are_refused(store, other, told):
     before = files(store.folder)
-    with pytest.raises(ValueError, match=told): make_masks(load_dataset("scenes", **SCENES), store.folder, **{"size": 96, "progress": False} | other)
+    with pytest.raises(ValueError, match=told):
+        make_masks(load_dataset("scenes", **SCENES), store.folder, **{"size": 96, "progress": False} | other)
     assert files(store.folder) == before
 
 def test_other_split_is_refused(store):
@@ -120,34 +138,45 @@ def test_damaged_mask_is_named(tmp_path, damage):
     store.write("a/b.jpg", np.random.default_rng(0).random((40, 40)) > .5)
     file = tmp_path/"a/b.png"
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(ValueError, match=r"a/b\.png is damaged .*delete it and run make_masks"): store.read("a/b.jpg")
+    with pytest.raises(ValueError, match=r"a/b\.png is damaged .*delete it and run make_masks"):
+        store.read("a/b.jpg")
 
 def test_store_edges(tmp_path):
     store = MaskStore(tmp_path/"s", {})
     mask = np.eye(5, dtype=bool)
     store.write("001.Bird/x.y.JPG", mask)
     assert "001.Bird/x.y.JPG" in store and store.ids() == ["001.Bird/x.y"] and (store.read("001.Bird/x.y.JPG") == mask).all()
-    with pytest.raises(ValueError, match="missing"): store.read("001.Bird/z.jpg")
+    with pytest.raises(ValueError, match="missing"):
+        store.read("001.Bird/z.jpg")
     for id in ("../x.jpg", "/etc/x.jpg", ""):
-        with pytest.raises(ValueError, match="does not name a picture"): store.write(id, mask)
-    with pytest.raises(ValueError, match="bool"): store.write("a.jpg", mask.astype(np.uint8))
-    with pytest.raises(ValueError, match="no manifest.json"): MaskStore(tmp_path)
-    (tmp_path/"own").mkdir(); Image.new("1", (4, 4)).save(tmp_path/"own/mine.png")
-    with pytest.raises(ValueError, match="no manifest.json"): MaskStore(tmp_path/"own", {})
+        with pytest.raises(ValueError, match="does not name a picture"):
+            store.write(id, mask)
+    with pytest.raises(ValueError, match="bool"):
+        store.write("a.jpg", mask.astype(np.uint8))
+    with pytest.raises(ValueError, match="no manifest.json"):
+        MaskStore(tmp_path)
+    (tmp_path/"own").mkdir()
+    Image.new("1", (4, 4)).save(tmp_path/"own/mine.png")
+    with pytest.raises(ValueError, match="no manifest.json"):
+        MaskStore(tmp_path/"own", {})
 
 def test_damaged_picture_is_named_and_the_rest_kept(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (4, 50, 60, 3), dtype=np.uint8)
     (tmp_path/"pictures/cat").mkdir(parents=True)
-    for i in range(4): Image.fromarray(noise[i]).save(tmp_path/f"pictures/cat/{i}.jpg")
+    for i in range(4):
+        Image.fromarray(noise[i]).save(tmp_path/f"pictures/cat/{i}.jpg")
     bad = tmp_path/"pictures/cat/2.jpg"
-    whole = bad.read_bytes(); bad.write_bytes(whole[:len(whole) // 2])
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:len(whole) // 2])
     run = lambda: make_masks(load_dataset(tmp_path/"pictures"), tmp_path/"masks", size=64, batch_size=1, progress=False)
-    with pytest.raises(ValueError, match=r"2\.jpg"): run()
+    with pytest.raises(ValueError, match=r"2\.jpg"):
+        run()
     assert len(MaskStore(tmp_path/"masks")) == 2 and "counts" not in MaskStore(tmp_path/"masks").manifest
     bad.write_bytes(whole)
     assert run().ids() == ["cat/0", "cat/1", "cat/2", "cat/3"]
     (tmp_path/"pictures/cat/0.png").write_bytes((tmp_path/"pictures/cat/0.jpg").read_bytes())
-    with pytest.raises(ValueError, match=r"0\.jpg and cat/0\.png would share"): run()
+    with pytest.raises(ValueError, match=r"0\.jpg and cat/0\.png would share"):
+        run()
 
 RUN = "from locloc.masks import make_masks; from locloc.data import load_dataset\nif __name__ == '__main__': make_masks(load_dataset('scenes', split='train', count=16), {!r}, workers=2, batch_size=2, progress=False)"
 
@@ -156,8 +185,10 @@ def test_killed_run_goes_on(tmp_path):
     (tmp_path/"run.py").write_text(RUN.format(str(tmp_path/"killed")))
     started = subprocess.Popen([sys.executable, tmp_path/"run.py"])
     stop = time.time() + 120
-    while len(list(tmp_path.rglob("killed/**/*.png"))) < 3 and time.time() < stop: time.sleep(.01)
-    os.kill(started.pid, signal.SIGKILL); started.wait()
+    while len(list(tmp_path.rglob("killed/**/*.png"))) < 3 and time.time() < stop:
+        time.sleep(.01)
+    os.kill(started.pid, signal.SIGKILL)
+    started.wait()
     time.sleep(1)
     done = len(list(tmp_path.rglob("killed/**/*.png")))
     assert 3 <= done < 16
@@ -165,7 +196,8 @@ def test_killed_run_goes_on(tmp_path):
     assert done == len(list(tmp_path.rglob("killed/**/*.png")))
     next(tmp_path.rglob("killed/**/*.png")).with_name(".00099.png.1.tmp").write_bytes(b"half")
     dataset = load_dataset("scenes", split="train", count=16)
-    for name in ("killed", "whole"): make_masks(dataset, tmp_path/name, progress=False)
+    for name in ("killed", "whole"):
+        make_masks(dataset, tmp_path/name, progress=False)
     assert files(tmp_path/"killed") == files(tmp_path/"whole") and len(files(tmp_path/"whole")) == 17
 
 
@@ -200,4 +232,5 @@ def test_a_prepared_picture_has_the_same_masks_and_one_kernel():
     ready = PreparedPicture(picture)
     for params in (GrabCutParams(.2, .8, split=.5), GrabCutParams(.1, .6)):
         assert np.array_equal(grabcut_mask(ready, attention, params), grabcut_mask(picture, attention, params))
-    with pytest.raises(ValueError, match="kernel grid, not cv2"): grabcut_mask(ready, attention, GrabCutParams(kernel="cv2"))
+    with pytest.raises(ValueError, match="kernel grid, not cv2"):
+        grabcut_mask(ready, attention, GrabCutParams(kernel="cv2"))

@@ -1,5 +1,11 @@
 "A store that something happened to: what check finds, a full disk, Ctrl-C, kills at any moment"
-import errno, os, re, signal, subprocess, sys, time
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +14,7 @@ from PIL import Image
 from locloc.cli import main
 from locloc.data import load_dataset
 from locloc.masks import MaskStore, check_masks, make_masks
+
 
 def scenes(count=12, size=48): return load_dataset("scenes", split="train", count=count, size=size)
 def make(folder, count=12, **options): return make_masks(scenes(count), folder, size=48, batch_size=2, progress=False, **options)
@@ -33,7 +40,8 @@ def flip(f): f.write_bytes(f.read_bytes()[:60] + bytes([f.read_bytes()[60] ^ 255
     (lambda f: f.with_name(".0123456789abcdef.tmp").touch(), r"tmp was left by a killed run"),
 ])
 def test_check_tells_one_thing(tmp_path, harm, told, workers):
-    if workers and harm not in (shorten, flip): pytest.skip("only reading is the workers' part")
+    if workers and harm not in (shorten, flip):
+        pytest.skip("only reading is the workers' part")
     store = make(tmp_path/"store")
     assert check_masks(scenes(), store.folder, workers, progress=False) == []
     harm(tmp_path/"store/train/00003.png")
@@ -47,19 +55,25 @@ def test_check_on_the_command_line(tmp_path, capsys):
     assert "4 pictures, no problems" in capsys.readouterr().out
     shorten(lost := next(tmp_path.rglob("store/**/*.png")))
     before = files(tmp_path)
-    with pytest.raises(SystemExit) as stopped: main([*args, "--check"])
+    with pytest.raises(SystemExit) as stopped:
+        main([*args, "--check"])
     assert stopped.value.code == 1 and capsys.readouterr().out.count("\n") == 2 and files(tmp_path) == before
-    lost.unlink(); main(args); main([*args, "--check"])
+    lost.unlink()
+    main(args)
+    main([*args, "--check"])
 
 def test_check_refuses_other_pictures(tmp_path):
     make(tmp_path/"store", 2)
-    with pytest.raises(ValueError, match="split is 'train' there and 'test' here"): check_masks(load_dataset("scenes", "test"), tmp_path/"store", progress=False)
-    with pytest.raises(ValueError, match="no mask store"): check_masks(scenes(), tmp_path, progress=False)
+    with pytest.raises(ValueError, match="split is 'train' there and 'test' here"):
+        check_masks(load_dataset("scenes", "test"), tmp_path/"store", progress=False)
+    with pytest.raises(ValueError, match="no mask store"):
+        check_masks(scenes(), tmp_path, progress=False)
 
 def test_damaged_manifest_is_named(tmp_path):
     make(tmp_path/"store", 2)
     shorten(tmp_path/"store/manifest.json")
-    with pytest.raises(ValueError, match=r"manifest\.json is damaged"): MaskStore(tmp_path/"store")
+    with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
+        MaskStore(tmp_path/"store")
 
 
 FULL = """import resource, sys
@@ -91,27 +105,33 @@ def test_full_disk(tmp_path, monkeypatch, whole, room):
     written, write = [], Path.write_bytes
     def write_bytes(self, content):
         written.append(self)
-        if len(written) <= room: return write(self, content)
+        if len(written) <= room:
+            return write(self, content)
         write(self, content[:9])
         raise OSError(errno.ENOSPC, "No space left on device", str(self))
     with monkeypatch.context() as m:
         m.setattr(Path, "write_bytes", write_bytes)
-        with pytest.raises(OSError, match=rf"store: no space left on device, make room there; {max(room - 1, 0)} of 12 masks"): make(tmp_path/"store")
+        with pytest.raises(OSError, match=rf"store: no space left on device, make room there; {max(room - 1, 0)} of 12 masks"):
+            make(tmp_path/"store")
     assert len(files(tmp_path/"store")) == room
     make(tmp_path/"store")
     assert files(tmp_path/"store") == whole
 
 def test_full_tmpfs(tmp_path, whole):
     "A file system of 20 kB, where one can be mounted"
-    place = tmp_path/"small"; place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20k", "tmpfs", place], capture_output=True).returncode: pytest.skip("no right to mount a file system")
+    place = tmp_path/"small"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20k", "tmpfs", place], capture_output=True).returncode:
+        pytest.skip("no right to mount a file system")
     try:
-        with pytest.raises(OSError, match=r"small/store: no space left on device, make room there; [1-9] of 12 masks"): make(place/"store", workers=2)
+        with pytest.raises(OSError, match=r"small/store: no space left on device, make room there; [1-9] of 12 masks"):
+            make(place/"store", workers=2)
         assert len(files(place/"store")) == len(MaskStore(place/"store")) + 1
         subprocess.run(["mount", "-o", "remount,size=2m", place], check=True)
         make(place/"store")
         assert files(place/"store") == whole
-    finally: subprocess.run(["umount", place], check=True)
+    finally:
+        subprocess.run(["umount", place], check=True)
 
 
 def start(tmp_path, count=400, workers=2):

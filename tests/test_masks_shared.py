@@ -1,5 +1,8 @@
 "One store, many writers: shards, ranks, and runs that start while others write"
-import errno, os, subprocess, sys
+import errno
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -27,7 +30,8 @@ def make(tmp_path, monkeypatch):
     return make
 
 def ranks(monkeypatch, rank, world):
-    for key, value in dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=world, LOCAL_WORLD_SIZE=world).items(): monkeypatch.setenv(key, str(value))
+    for key, value in dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=world, LOCAL_WORLD_SIZE=world).items():
+        monkeypatch.setenv(key, str(value))
 
 
 def test_shards_share_the_work(make, tmp_path):
@@ -51,11 +55,13 @@ def test_ranks_share_the_work_and_a_shard(make, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("shard", [(0, 2), (3, 2), (1, 0)])
 def test_shards_are_checked(make, shard):
-    with pytest.raises(ValueError, match="shard must be"): make(shard=shard)
+    with pytest.raises(ValueError, match="shard must be"):
+        make(shard=shard)
 
 @pytest.mark.parametrize("text", ["4", "0/4", "5/4", "1/", "a/b", "1/4/2", "-1/4"])
 def test_shards_are_checked_on_the_command_line(tmp_path, capsys, text):
-    with pytest.raises(SystemExit): main(["masks", "--data", "scenes", "--out", str(tmp_path/"store"), f"--shard={text}"])
+    with pytest.raises(SystemExit):
+        main(["masks", "--data", "scenes", "--out", str(tmp_path/"store"), f"--shard={text}"])
     told = capsys.readouterr().err
     assert "--shard is i/n" in told and told.count("\n") == 1 and not (tmp_path/"store").exists()
 
@@ -78,8 +84,11 @@ def test_shards_that_start_at_the_same_moment(make, tmp_path):
     (tmp_path/"run.py").write_text(RUN)
     start = lambda i: subprocess.Popen([sys.executable, tmp_path/"run.py", tmp_path/"store", str(i), "2"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ONE_THREAD)
     running = [start(i) for i in (1, 2)]
-    for one in running: one.stdout.readline()
-    for one in running: one.stdin.write("go\n"); one.stdin.flush()
+    for one in running:
+        one.stdout.readline()
+    for one in running:
+        one.stdin.write("go\n")
+        one.stdin.flush()
     assert [one.wait(60) for one in running] == [0, 0]
     assert files(tmp_path/"store") == files(tmp_path/"whole")
 
@@ -100,7 +109,8 @@ def test_batches_do_not_depend_on_what_is_there(make, tmp_path, monkeypatch):
     source = Noted(tiny.backbone, tiny.layers, tiny.heads)
     make(attention=source)
     batches, before = [*seen], files(tmp_path/"store")
-    for i in (1, 2, 13): (tmp_path/f"store/train/{i:05d}.png").unlink()
+    for i in (1, 2, 13):
+        (tmp_path/f"store/train/{i:05d}.png").unlink()
     seen.clear()
     assert make(attention=source) == ["train/00001", "train/00002", "train/00013"]
     assert [np.array_equal(a, batches[i]) for a, i in zip(seen, (0, 3))] == [True, True] and len(seen) == 2
@@ -121,7 +131,8 @@ def test_what_was_swept_is_written_again(tmp_path):
     tries = []
     def put(temporary, file):
         tries.append(temporary)
-        if len(tries) < 3: MaskStore(tmp_path, {}).sweep()
+        if len(tries) < 3:
+            MaskStore(tmp_path, {}).sweep()
         os.replace(temporary, file)
     _publish(tmp_path/"a/b.png", b"mask", put)
     assert (tmp_path/"a/b.png").read_bytes() == b"mask" and len(set(tries)) == 3
@@ -131,7 +142,8 @@ def test_first_manifest_stays(tmp_path, monkeypatch):
     "Two shards find no manifest; the second one's is not written over the first one's, and a difference is told"
     monkeypatch.setattr(MaskStore, "_begin", lambda self, file, manifest, begin=MaskStore._begin: (begin(self, file, dict(size=[1, 1])), begin(self, file, manifest)))
     assert MaskStore(tmp_path/"same", dict(size=[1, 1])).manifest == dict(size=[1, 1])
-    with pytest.raises(ValueError, match=r"size is \[1, 1\] there and \[2, 2\] here"): MaskStore(tmp_path/"other", dict(size=[2, 2]))
+    with pytest.raises(ValueError, match=r"size is \[1, 1\] there and \[2, 2\] here"):
+        MaskStore(tmp_path/"other", dict(size=[2, 2]))
 
 def test_manifest_without_hard_links(tmp_path, monkeypatch):
     def no_links(*_): raise OSError(errno.EPERM, "no hard links here")
@@ -146,4 +158,5 @@ def test_bar_tells_the_rate_of_this_run(monkeypatch):
         shown = bar.format_meter(**bar.format_dict | dict(elapsed=10, rate=None))
     assert "950/1000 [00:10<00:10,  5.00 pictures/s]" in shown
     ranks(monkeypatch, 1, 2)
-    with locloc.masks._bar(1000, 100, True) as bar: assert bar.disable
+    with locloc.masks._bar(1000, 100, True) as bar:
+        assert bar.disable

@@ -10,7 +10,17 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from locloc.boxes import boxes_from_map
-from locloc.metrics import ErrorTypes, LocalizationAccuracy, MaxBoxAcc, MaxBoxAccV2, PxAP, best_ious, error_type, right_at, share_interval
+from locloc.metrics import (
+    ErrorTypes,
+    LocalizationAccuracy,
+    MaxBoxAcc,
+    MaxBoxAccV2,
+    PxAP,
+    best_ious,
+    error_type,
+    right_at,
+    share_interval,
+)
 
 golden = pathlib.Path(__file__).parent / "golden"
 data = np.load(golden / "wsol_metrics_a.npz")
@@ -104,9 +114,11 @@ def test_sweep_of_any_shape_equals_drawing(blur):
     for turn in range(150):
         h, w = rng.integers(1, 40, 2)
         score_map = rng.random((h, w))
-        if blur: score_map = cv2.GaussianBlur(score_map, (0, 0), blur).reshape(h, w)
+        if blur:
+            score_map = cv2.GaussianBlur(score_map, (0, 0), blur).reshape(h, w)
         score_map = (score_map - score_map.min()) / max(np.ptp(score_map), 1e-9)
-        if turn % 3 == 0: score_map = np.round(4 * score_map) / 4 # many equal areas
+        if turn % 3 == 0:
+            score_map = np.round(4 * score_map) / 4 # many equal areas
         x, y = np.sort(rng.integers(0, w, (2, 2))), np.sort(rng.integers(0, h, (2, 2)))
         truth, inclusive = np.stack([x[:, 0], y[:, 0], x[:, 1] + 1, y[:, 1] + 1], 1), bool(turn % 2)
         for contours in ("largest", "all"):
@@ -145,14 +157,21 @@ def test_error_types(box, truths, kind):
 def test_bad_numbers_are_refused():
     for wrong in (dict(thresholds=[-.5]), dict(thresholds=[np.nan]), dict(thresholds=[])):
         for metric in (MaxBoxAcc, PxAP):
-            with pytest.raises(ValueError, match="thresholds"): metric(**wrong)
-    with pytest.raises(ValueError, match="ascend"): PxAP([.5, .2])
+            with pytest.raises(ValueError, match="thresholds"):
+                metric(**wrong)
+    with pytest.raises(ValueError, match="ascend"):
+        PxAP([.5, .2])
     for wrong in ([[5, 5, 1, 9]], [[0, 0, np.nan, 1]]):
-        with pytest.raises(ValueError, match="finite"): right_at(np.eye(9), .5, wrong)
-    with pytest.raises(ValueError, match="ious"): right_at(np.eye(9), .5, [[0, 0, 4, 4]], ious=())
-    with pytest.raises(ValueError, match="iou must"): LocalizationAccuracy().update(None, iou=np.nan)
-    with pytest.raises(ValueError, match="label"): LocalizationAccuracy().update([1, 2, 3])
-    with pytest.raises(ValueError, match="no picture"): share_interval(0, 0)
+        with pytest.raises(ValueError, match="finite"):
+            right_at(np.eye(9), .5, wrong)
+    with pytest.raises(ValueError, match="ious"):
+        right_at(np.eye(9), .5, [[0, 0, 4, 4]], ious=())
+    with pytest.raises(ValueError, match="iou must"):
+        LocalizationAccuracy().update(None, iou=np.nan)
+    with pytest.raises(ValueError, match="label"):
+        LocalizationAccuracy().update([1, 2, 3])
+    with pytest.raises(ValueError, match="no picture"):
+        share_interval(0, 0)
     assert np.isnan(MaxBoxAcc().compute()["MaxBoxAcc"])
 
 

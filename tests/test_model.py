@@ -45,7 +45,8 @@ def test_reference_checkpoints(generator):
         torch.testing.assert_close(model.geg(patches), geg_map, rtol=1e-4, atol=0)
         torch.testing.assert_close(model.lfdm(embedding), logits, rtol=1e-4, atol=1e-6)
     assert len(model.classes) == 200
-    with pytest.raises(ValueError, match="no backbone"): model.predict(np.zeros((9, 9, 3), np.uint8))
+    with pytest.raises(ValueError, match="no backbone"):
+        model.predict(np.zeros((9, 9, 3), np.uint8))
 
 
 @pytest.mark.parametrize("name", ["plain.pth", "wrapped.pth", "plain.safetensors"])
@@ -58,9 +59,12 @@ def test_reference_checkpoint_files(tmp_path, generator, name):
 
 def test_reference_checkpoint_that_is_none(tmp_path):
     (tmp_path/"text.pth").write_text("no weights")
-    with pytest.raises(ValueError, match="text.pth is damaged"): LocLoc.from_reference(tmp_path/"text.pth")
-    with pytest.raises(FileNotFoundError, match="gone.pth"): LocLoc.from_reference(tmp_path/"gone.pth")
-    with pytest.raises(ValueError, match="authors' generator"): LocLoc.from_reference({"a": torch.zeros(1)})
+    with pytest.raises(ValueError, match="text.pth is damaged"):
+        LocLoc.from_reference(tmp_path/"text.pth")
+    with pytest.raises(FileNotFoundError, match="gone.pth"):
+        LocLoc.from_reference(tmp_path/"gone.pth")
+    with pytest.raises(ValueError, match="authors' generator"):
+        LocLoc.from_reference({"a": torch.zeros(1)})
 
 
 @pytest.mark.parametrize("geg, lfdm", [
@@ -72,7 +76,8 @@ def test_saved_and_loaded_it_is_the_same(tmp_path, vit, pictures, geg, lfdm):
     model.save(tmp_path/"a/b")
     again = LocLoc.load(tmp_path/"a/b")
     images = vit.normalize(pictures[:, :80])
-    for x, y in zip(model(images), again(images)): assert (x is None and y is None) or torch.equal(x, y)
+    for x, y in zip(model(images), again(images)):
+        assert (x is None and y is None) or torch.equal(x, y)
     assert (again.classes, again.threshold, again.protocol, again.config) == (NAMES, .3, "locloc", {"seed": 1})
     assert again.backbone.weights_hash == vit.weights_hash
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a", "b", "config.json", "model.safetensors"]
@@ -88,8 +93,10 @@ def test_failed_save_leaves_the_old_model(tmp_path, model, monkeypatch):
     model.save(tmp_path/"model")
     before = {p.name: p.read_bytes() for p in (tmp_path/"model").iterdir()}
     model.config = {"not JSON": object()}
-    with pytest.raises(TypeError): model.save(tmp_path/"model")
-    with pytest.raises(TypeError): model.save(tmp_path/"new")
+    with pytest.raises(TypeError):
+        model.save(tmp_path/"model")
+    with pytest.raises(TypeError):
+        model.save(tmp_path/"new")
     assert {p.name: p.read_bytes() for p in (tmp_path/"model").iterdir()} == before and [p.name for p in tmp_path.iterdir()] == ["model"]
     model.config, model.threshold = {}, .7
     model.save(tmp_path/"model")
@@ -110,7 +117,8 @@ def test_damaged_model_is_named_in_one_line(tmp_path, model, file, change, says)
     if change:
         assert change(content) != content
         path.write_bytes(change(content))
-    with pytest.raises((ValueError, OSError)) as error: LocLoc.load(tmp_path/"model")
+    with pytest.raises((ValueError, OSError)) as error:
+        LocLoc.load(tmp_path/"model")
     assert says in str(error.value) and "\n" not in str(error.value)
 
 
@@ -123,7 +131,8 @@ def test_config_can_be_read_by_others(tmp_path, model):
 def test_batch_and_order_do_not_matter(model, pictures):
     alone, together = [model.predict(p) for p in pictures], model.predict_batch([*pictures, pictures[0][::-1].copy()])
     assert len(together) == 3
-    for a, b in zip(alone, together): assert a.label == b.label and np.abs(a.map - b.map).max() < 1e-3 and np.abs(a.box - b.box).max() < 3
+    for a, b in zip(alone, together):
+        assert a.label == b.label and np.abs(a.map - b.map).max() < 1e-3 and np.abs(a.box - b.box).max() < 3
 
 
 def test_top_classes(model, pictures):
@@ -143,8 +152,10 @@ def test_box_stays_inside(model, protocol, shape):
 
 def test_missing_parts_are_named(vit, pictures):
     for model, part in ((LocLoc(vit, None, LinearHead.from_backbone(vit, 3), NAMES), "GEG"), (LocLoc(vit, GEG(vit.embed_dim, 8, 8), None, NAMES), "LFDM")):
-        with pytest.raises(ValueError, match=part): model.predict(pictures[0])
-    with pytest.raises(ValueError, match="2 class names for a classifier of 3"): LocLoc(vit, None, LinearHead.from_backbone(vit, 3), NAMES[:2])
+        with pytest.raises(ValueError, match=part):
+            model.predict(pictures[0])
+    with pytest.raises(ValueError, match="2 class names for a classifier of 3"):
+        LocLoc(vit, None, LinearHead.from_backbone(vit, 3), NAMES[:2])
 
 
 def test_it_is_in_eval_mode(vit):

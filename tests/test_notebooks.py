@@ -52,8 +52,11 @@ def test_module_imports_only_earlier_ones(path):
     tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
     siblings, others = set(), set()
     for node in tree:
-        if isinstance(node, ast.ImportFrom) and node.level: siblings.add(node.module)
-        elif isinstance(node, ast.ImportFrom): others.add(node.module.split(".")[0])
-        elif isinstance(node, ast.Import): others |= {a.name.split(".")[0] for a in node.names}
+        if isinstance(node, ast.ImportFrom) and node.level:
+            siblings.add(node.module)
+        elif isinstance(node, ast.ImportFrom):
+            others.add(node.module.split(".")[0])
+        elif isinstance(node, ast.Import):
+            others |= {a.name.split(".")[0] for a in node.names}
     assert not others & {"nbdev", "fastcore", "execnb"}
     assert all(NUMBERS[s] < NUMBERS[path.stem] for s in siblings if s), f"{path.stem} imports {siblings}"

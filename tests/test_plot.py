@@ -1,5 +1,7 @@
 "Figures: what is drawn where, on whose axes, in which style"
-import matplotlib; matplotlib.use("agg")
+import matplotlib
+
+matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -27,13 +29,16 @@ def test_attention_has_a_fixed_scale(ax):
     assert image.get_clim() == (0, 1) and image.get_cmap().name == "magma" and image.get_alpha() == .5
 
 def test_boxes_lie_between_pixels_and_differ_without_colour(ax):
-    show_boxes([[10, 5, 30, 25]], "true", ax); show_boxes([[0, 0, 60, 40]], "predicted", ax)
+    show_boxes([[10, 5, 30, 25]], "true", ax)
+    show_boxes([[0, 0, 60, 40]], "predicted", ax)
     true, guess = ax.patches
     assert true.get_bbox().extents.tolist() == [9.5, 4.5, 29.5, 24.5]
     assert true.get_linestyle() == "-" and guess.get_linestyle() != "-"
 
 def test_trimap_legend_tells_the_shares(ax):
-    marks = np.zeros((10, 10), np.uint8); marks[:4] = 2; marks[:1] = 1
+    marks = np.zeros((10, 10), np.uint8)
+    marks[:4] = 2
+    marks[:1] = 1
     labels = [t.get_text() for t in show_trimap(marks, ax=ax).get_legend().get_texts()]
     assert labels == ["background 60%", "uncertain 30%", "foreground 10%"]
 

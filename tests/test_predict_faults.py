@@ -62,7 +62,8 @@ def test_box_is_in_the_pictures_own_pixels(tmp_path, model, name, save, width, h
 
 def test_arrays_and_pil_pictures(model):
     array = picture(300, 200, (20, 90, 120, 180))
-    for source in (array, array[..., 0], Image.fromarray(array)): check(model.predict(source), (20, 90, 120, 180), 300, 200)
+    for source in (array, array[..., 0], Image.fromarray(array)):
+        check(model.predict(source), (20, 90, 120, 180), 300, 200)
 
 
 def test_one_pixel(tmp_path, model):
@@ -72,9 +73,12 @@ def test_one_pixel(tmp_path, model):
 
 def make_fault(folder, name):
     path = folder/name
-    if name == "empty.jpg": path.touch()
-    if name == "text.jpg": path.write_text("no picture at all")
-    if name == "folder": path.mkdir()
+    if name == "empty.jpg":
+        path.touch()
+    if name == "text.jpg":
+        path.write_text("no picture at all")
+    if name == "folder":
+        path.mkdir()
     if name == "half.jpg":
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 300, 3), dtype=np.uint8)).save(path)
         path.write_bytes(path.read_bytes()[:9000])
@@ -83,10 +87,12 @@ def make_fault(folder, name):
 
 @pytest.mark.parametrize("name", ["missing.jpg", "empty.jpg", "text.jpg", "folder", "half.jpg"])
 def test_one_clear_line(tmp_path, model, name):
-    with pytest.raises(PictureError) as error: model.predict(make_fault(tmp_path, name))
+    with pytest.raises(PictureError) as error:
+        model.predict(make_fault(tmp_path, name))
     assert name in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("array", [np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4, 3), np.uint8)])
 def test_arrays_that_are_no_pictures(model, array):
-    with pytest.raises(PictureError): model.predict(array)
+    with pytest.raises(PictureError):
+        model.predict(array)

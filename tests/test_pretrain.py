@@ -11,7 +11,16 @@ import locloc.pretrain
 from locloc.backbone import load_backbone
 from locloc.data import get_protocol, load_dataset
 from locloc.masks import MaskStore
-from locloc.pretrain import PretrainConfig, PretrainModel, attention_loss, main, pretrain, pretrain_data, pretrain_loss, random_views
+from locloc.pretrain import (
+    PretrainConfig,
+    PretrainModel,
+    attention_loss,
+    main,
+    pretrain,
+    pretrain_data,
+    pretrain_loss,
+    random_views,
+)
 
 
 def views(picture, target, size, seed): return random_views(picture, target, size, torch.Generator().manual_seed(seed))
@@ -46,7 +55,8 @@ def test_views_keep_min_side(min_side):
 
 @pytest.mark.parametrize("min_side", [0, 1.1, float("nan")])
 def test_config_refuses_min_side(min_side):
-    with pytest.raises(ValueError, match="min_side"): PretrainConfig(min_side=min_side)
+    with pytest.raises(ValueError, match="min_side"):
+        PretrainConfig(min_side=min_side)
 
 
 def test_same_seed_same_views():
@@ -68,7 +78,8 @@ def test_held_out_pictures_teach_nothing(tmp_path):
     assert all(0 <= float(row["held_out"]) <= 100 for row in rows())
     (tmp_path/"checkpoint.pt").unlink()
     store = MaskStore(tmp_path/"masks"/"0-scenes-0")
-    for i in kept: store.write(scenes[i].id, ~store.read(scenes[i].id))
+    for i in kept:
+        store.write(scenes[i].id, ~store.read(scenes[i].id))
     again = load_file(pretrain(config, [scenes]))
     assert all(torch.equal(weights[k], again[k]) for k in weights) # whatever their masks say
 
@@ -124,17 +135,20 @@ def test_stopped_run_ends_like_an_undisturbed_one(tmp_path):
 
 
 def test_help(capsys):
-    with pytest.raises(SystemExit): main(["--help"])
+    with pytest.raises(SystemExit):
+        main(["--help"])
     assert "moving average" in capsys.readouterr().out
 
 
 def test_stop_in_one_line(monkeypatch):
     def stop(config): raise KeyboardInterrupt
     monkeypatch.setattr(locloc.pretrain, "pretrain", stop)
-    with pytest.raises(SystemExit, match="the same command goes on"): main([])
+    with pytest.raises(SystemExit, match="the same command goes on"):
+        main([])
 
 
 def test_faults_in_one_line(tmp_path):
-    with pytest.raises(SystemExit, match="nowhere"): main(["--data", str(tmp_path/"nowhere"), "--out", str(tmp_path/"out")])
+    with pytest.raises(SystemExit, match="nowhere"):
+        main(["--data", str(tmp_path/"nowhere"), "--out", str(tmp_path/"out")])
     with pytest.raises(ValueError, match="no picture to learn from"):
         pretrain_data(PretrainConfig(out=tmp_path, workers=0, held_out=1.), [load_dataset("scenes", count=4)])

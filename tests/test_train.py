@@ -37,7 +37,8 @@ def steps(run): return [json.loads(l)["step"] for l in (run/"metrics.jsonl").rea
 def test_killed_run_ends_with_the_same_weights(masks, tmp_path, stage, more):
     subprocess.run(command(stage, masks, tmp_path/"whole", *more), check=True, capture_output=True)
     process = subprocess.Popen(command(stage, masks, tmp_path/"killed", *more), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while len(steps(tmp_path/"killed")) < 4 and process.poll() is None: time.sleep(.01)
+    while len(steps(tmp_path/"killed")) < 4 and process.poll() is None:
+        time.sleep(.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
     assert not (tmp_path/"killed"/"model").exists()
@@ -57,8 +58,10 @@ def test_the_backbone_does_not_learn(masks, tmp_path):
 
 
 def test_missing_masks_are_named(tmp_path, masks):
-    with pytest.raises(ValueError, match="--masks"): train(replace(GEGConfig.of("tiny"), run=tmp_path/"a"), progress=False)
-    with pytest.raises(ValueError, match="no mask for 6 of 30"): train(replace(GEGConfig.of("tiny"), count=COUNT + 6, masks=masks, run=tmp_path/"b"), progress=False)
+    with pytest.raises(ValueError, match="--masks"):
+        train(replace(GEGConfig.of("tiny"), run=tmp_path/"a"), progress=False)
+    with pytest.raises(ValueError, match="no mask for 6 of 30"):
+        train(replace(GEGConfig.of("tiny"), count=COUNT + 6, masks=masks, run=tmp_path/"b"), progress=False)
 
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path, masks):
@@ -66,9 +69,11 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path, masks):
     first = train(config, progress=False)
     again = train(config, progress=False)
     assert all(torch.equal(a, b) for a, b in zip(first.geg.state_dict().values(), again.geg.state_dict().values()))
-    with pytest.raises(ValueError, match="lr is 0.001, wanted 0.1"): train(replace(config, lr=.1), progress=False)
+    with pytest.raises(ValueError, match="lr is 0.001, wanted 0.1"):
+        train(replace(config, lr=.1), progress=False)
 
 
 def test_help_teaches():
     shown = subprocess.run([sys.executable, "-m", "locloc.train", "geg", "--help"], check=True, capture_output=True, text=True, env=os.environ | {"COLUMNS": "160"}).stdout
-    for words in ("--preset", "--masks", "learning rate at its peak", "--resume"): assert words in shown
+    for words in ("--preset", "--masks", "learning rate at its peak", "--resume"):
+        assert words in shown

@@ -58,11 +58,13 @@ def test_layers_and_heads(tuner):
     c["source"].value = "locloc-tiny"
     assert not c["layers"].disabled and c["layers"].value == (3,) and len(c["heads"].options) == 6
     before, made = seen(tuner), tuner.bench.rows.made
-    c["layers"].value = (0, 1); c["heads"].value = (2,)
+    c["layers"].value = (0, 1)
+    c["heads"].value = (2,)
     assert tuner.setting.layers == (0, 1) and tuner.setting.heads == (2,) and seen(tuner)["attention"] != before["attention"]
     assert tuner.bench.rows.made == made, "another choice of layers needs no second pass"
     assert np.allclose(tuner.source(tuner.bench.view(0).picture[None])[0], tuner.bench.attention(0, tuner.setting), atol=1e-6)
-    c["layers"].value = (); c["heads"].value = ()
+    c["layers"].value = ()
+    c["heads"].value = ()
     assert tuner.setting.layers is None and seen(tuner) == before
 
 
@@ -87,23 +89,32 @@ def test_extreme_settings_are_explained(tuner, d0, d1, split):
     cut = tuner.bench.cut(0, tuner.setting)
     assert all(len(v) > 500 for v in seen(tuner).values())
     start = cut.marks & 1
-    if not start.any() or start.all() or cut.marks.max() < 2: assert explain(cut.marks)[:20] in tuner.status.value and explain(cut.marks)
+    if not start.any() or start.all() or cut.marks.max() < 2:
+        assert explain(cut.marks)[:20] in tuner.status.value and explain(cut.marks)
     assert alive(tuner)
 
 
 def test_paging(tuner):
     p = tuner.picker
     first = seen(tuner)
-    p.next.click(); second = seen(tuner)
+    p.next.click()
+    second = seen(tuner)
     assert tuner.index == 1 and second != first and p.slider.value == 2
-    p.previous.click(); p.previous.click()
+    p.previous.click()
+    p.previous.click()
     assert tuner.index == 0 and seen(tuner) == first
-    p.slider.value = 6; assert tuner.index == 5
-    p.next.click(); assert tuner.index == 5
-    p.jump.value = SCENES[2].id; assert tuner.index == 2 and SCENES[2].id in words(tuner)
-    p.jump.value = "nobody"; assert tuner.index == 2 and "nobody" in tuner.status.value
-    p.jump.value = "4"; assert tuner.index == 3
-    tuner.go(4); assert tuner.index == 4 and p.slider.value == 5
+    p.slider.value = 6
+    assert tuner.index == 5
+    p.next.click()
+    assert tuner.index == 5
+    p.jump.value = SCENES[2].id
+    assert tuner.index == 2 and SCENES[2].id in words(tuner)
+    p.jump.value = "nobody"
+    assert tuner.index == 2 and "nobody" in tuner.status.value
+    p.jump.value = "4"
+    assert tuner.index == 3
+    tuner.go(4)
+    assert tuner.index == 4 and p.slider.value == 5
 
 
 def test_save_and_load(tuner, tmp_path):
@@ -112,13 +123,18 @@ def test_save_and_load(tuner, tmp_path):
     tuner.params = wanted = GrabCutParams(.07, .66, .31, 3)
     save.click()
     assert GrabCutParams.from_json((tmp_path/"params.json").read_text()) == wanted and "locloc masks" in tuner.status.value
-    tuner.params = GrabCutParams(); load.click()
+    tuner.params = GrabCutParams()
+    load.click()
     assert tuner.params == wanted and tuner.controls.controls["rounds"].value == 3
     for text in ("{", "[1]", '{"delta0": 2}', '{"delta": .2}'):
-        (tmp_path/"params.json").write_text(text); load.click()
+        (tmp_path/"params.json").write_text(text)
+        load.click()
         assert "params.json" in tuner.status.value and "⚠" in tuner.status.value and tuner.params == wanted
-    name.value = str(tmp_path/"nowhere"/"params.json"); load.click(); assert "nowhere" in tuner.status.value
-    save.click(); assert "nowhere" in tuner.status.value and alive(tuner)
+    name.value = str(tmp_path/"nowhere"/"params.json")
+    load.click()
+    assert "nowhere" in tuner.status.value
+    save.click()
+    assert "nowhere" in tuner.status.value and alive(tuner)
 
 
 def test_a_source_that_cannot_be_had(tmp_path):
@@ -139,24 +155,31 @@ def test_odd_pictures(shape):
 
 
 def test_pictures_that_cannot_be_read(tmp_path):
-    (tmp_path/"a.jpg").write_bytes(b"no picture"); (tmp_path/"c.png").write_bytes(b"")
+    (tmp_path/"a.jpg").write_bytes(b"no picture")
+    (tmp_path/"c.png").write_bytes(b"")
     cv2.imwrite(str(tmp_path/"b.png"), SCENES[0].picture[..., ::-1])
     tuner = ThresholdTuner(tmp_path)
     assert "a.jpg" in tuner.status.value and set(words(tuner).split()) == {"–"}
     tuner.controls.controls["ppd"].value = .6
     assert "a.jpg" in tuner.status.value
-    tuner.picker.next.click(); assert alive(tuner) and "b.png" in words(tuner)
-    tuner.picker.next.click(); assert "c.png" in tuner.status.value
-    tuner.picker.previous.click(); assert alive(tuner)
+    tuner.picker.next.click()
+    assert alive(tuner) and "b.png" in words(tuner)
+    tuner.picker.next.click()
+    assert "c.png" in tuner.status.value
+    tuner.picker.previous.click()
+    assert alive(tuner)
 
 
 def test_no_pictures(tmp_path):
     for nothing in ([], tmp_path):
         tuner = ThresholdTuner(nothing)
         assert "no pictures" in tuner.status.value and tuner.picker.next.disabled
-        tuner.controls.controls["deltas"].value = (.3, .4); tuner.picker.next.click(); tuner.go(7)
+        tuner.controls.controls["deltas"].value = (.3, .4)
+        tuner.picker.next.click()
+        tuner.go(7)
         assert tuner.params.delta0 == .3 and "no pictures" in tuner.status.value
-        panel = SweepPanel(tuner); panel.runner.run()
+        panel = SweepPanel(tuner)
+        panel.runner.run()
         assert "no pictures" in panel.status.value and not panel.runner.start.disabled
         assert "no pictures" in PredictionBrowser(Guess(), as_dataset([])).status.value
 
@@ -167,12 +190,16 @@ def test_attention_once_a_picture_and_flat_memory():
     tuner.go(9)
     tracemalloc.start()
     try:
-        for i in (*range(10, 110), 109): tuner.go(i)
+        for i in (*range(10, 110), 109):
+            tuner.go(i)
         half = tracemalloc.get_traced_memory()[0]
-        for i in range(110, 200): tuner.go(i)
+        for i in range(110, 200):
+            tuner.go(i)
         grown = tracemalloc.get_traced_memory()[0] - half
-    finally: tracemalloc.stop()
-    for i in (3, 50, 199): tuner.go(i)
+    finally:
+        tracemalloc.stop()
+    for i in (3, 50, 199):
+        tuner.go(i)
     a_map = 112 * 112 * 4 # bytes; these alone are kept
     assert tuner.bench.rows.made == 193 and grown - 90 * a_map < 1e6, f"{grown / 1e6:.2f} MB"
     assert tuner.bench.rows.nbytes == 193 * a_map
@@ -187,7 +214,8 @@ def test_dragging_shows_fast_frames_and_drops_stale_work():
             tuner.controls.controls["deltas"].value = (.1, d1)
             await asyncio.sleep(.01)
         assert "≈" in words(tuner)
-        while not (cuts and cuts[-1].exact): await asyncio.sleep(.02)
+        while not (cuts and cuts[-1].exact):
+            await asyncio.sleep(.02)
         return cuts, words(tuner)
     cuts, told = asyncio.run(asyncio.wait_for(drag(), 20))
     assert [cut.exact for cut in cuts] == [False] * 4 + [True] and cuts[-1].setting.params.delta1 == .65 and "≈" not in told
@@ -225,7 +253,8 @@ def test_sweep_panel(tuner):
     panel.runner.start.click()
     assert panel.runner.words.value == "3 of 3" and panel.table.values.shape[:3] == (3, 2, 3) and panel.curves.value[:4] == b"\x89PNG"
     made = tuner.bench.sweeps.made
-    c["count"].value = 5; panel.runner.start.click()
+    c["count"].value = 5
+    panel.runner.start.click()
     assert tuner.bench.sweeps.made == made + 2, "pictures that were swept are not swept again"
     c["measure"].value = "area"
     buttons = [b for b in panel.heat.children[0].children if hasattr(b, "click")]
@@ -234,7 +263,8 @@ def test_sweep_panel(tuner):
     assert (tuner.params.delta0, tuner.params.delta1) == (.05, .5) and "area" in buttons[1].tooltip
     assert "Spearman" in panel.worth.value
     for wrong in ("", "a b", "2", ".9 1"):
-        c["delta0"].value = wrong; panel.runner.start.click()
+        c["delta0"].value = wrong
+        panel.runner.start.click()
         assert "⚠" in panel.status.value and not panel.runner.start.disabled
 
 
@@ -254,7 +284,8 @@ def test_sweep_in_the_background_can_be_stopped(tuner):
         panel.controls["count"].value, panel.controls["delta0"].value, panel.controls["delta1"].value = 6, ".1", ".4 .6"
         panel.runner.start.click()
         assert panel.runner.start.disabled and not panel.runner.stop.disabled
-        while panel.runner.bar.value < 2: await asyncio.sleep(.01)
+        while panel.runner.bar.value < 2:
+            await asyncio.sleep(.01)
         panel.runner.stop.click()
         await panel.runner.task
         return panel
@@ -288,8 +319,10 @@ def test_mask_browser(tmp_path):
 def test_gallery_pages(tmp_path):
     gallery = PredictionBrowser(Guess(), load_dataset("scenes", count=15)).gallery
     assert gallery.where.value == "1 to 12 of 15" and gallery.previous.disabled
-    gallery.next.click(); assert gallery.where.value == "13 to 15 of 15" and gallery.next.disabled
-    gallery.previous.click(); assert gallery.where.value == "1 to 12 of 15"
+    gallery.next.click()
+    assert gallery.where.value == "13 to 15 of 15" and gallery.next.disabled
+    gallery.previous.click()
+    assert gallery.where.value == "1 to 12 of 15"
 
 
 class Guess:
@@ -314,14 +347,17 @@ def test_prediction_browser(tuner):
 
 
 def test_datasets_from_anywhere(tmp_path):
-    cv2.imwrite(str(tmp_path/"a.png"), SCENES[0].picture); (tmp_path/"sub").mkdir(); cv2.imwrite(str(tmp_path/"sub"/"b.png"), SCENES[1].picture)
+    cv2.imwrite(str(tmp_path/"a.png"), SCENES[0].picture)
+    (tmp_path/"sub").mkdir()
+    cv2.imwrite(str(tmp_path/"sub"/"b.png"), SCENES[1].picture)
     assert [s.id for s in as_dataset(tmp_path)] == ["a.png", "sub/b.png"]
     assert [s.id for s in as_dataset([str(tmp_path/"sub"/"b.png"), tmp_path/"a.png"])] == ["sub/b.png", "a.png"]
     assert [s.id for s in as_dataset(tmp_path/"a.png")] == ["a.png"] and as_dataset(SCENES) is SCENES
     assert as_dataset(tmp_path/"sub").classes == ("",) and len(as_dataset("scenes")) == 800
     store = make_masks(as_dataset(tmp_path), tmp_path/"store", progress=False)
     assert store.ids() == ["a", "sub/b"]
-    with pytest.raises(ValueError, match="nowhere"): as_dataset("nowhere")
+    with pytest.raises(ValueError, match="nowhere"):
+        as_dataset("nowhere")
 
 
 def test_what_is_shown_is_what_is_made(tmp_path):
