@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PICTURE_SUFFIXES', 'PROTOCOLS', 'PictureError', 'open_picture', 'Sample', 'Samples', 'Dataset', 'load_dataset',
-           'Protocol', 'get_protocol', 'trivial_boxes', 'mean_box']
+           'Geometry', 'Protocol', 'get_protocol', 'trivial_boxes', 'mean_box']
 
 # %% ../nbs/05_data.ipynb #data-003
 from collections.abc import Callable, Sequence
@@ -22,11 +22,33 @@ from .boxes import CONTOURS, boxes_from_map, centred_box, crop_boxes, mask_box, 
 from .layouts import LAYOUTS, find_layout, read_index
 from .scenes import SCENE_CLASSES, make_scene, scene_mask
 
-# %% ../nbs/05_data.ipynb #data-005
+# %% ../nbs/05_data.ipynb #data-008
 class PictureError(ValueError):
     "A picture that cannot be used; the message names it and says why"
 
-# %% ../nbs/05_data.ipynb #data-006
+@contextmanager
+def _explain_failure(name):
+    "Whatever goes wrong inside becomes a `PictureError`; decoders raise anything"
+    try:
+        yield
+    except PictureError:
+        raise
+    except FileNotFoundError:
+        why = "no such file"
+    except IsADirectoryError:
+        why = "is a folder, expected a picture"
+    except Image.UnidentifiedImageError:
+        empty = isinstance(name, Path) and not name.stat().st_size
+        why = "the file is empty" if empty else "not a picture that can be read"
+    except Image.DecompressionBombError:
+        why = f"more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS"
+    except Exception as error:
+        why = f"cannot be read ({error})"
+    else:
+        return
+    raise PictureError(f"{name}: {why}")
+
+# %% ../nbs/05_data.ipynb #data-009
 def _from_pil(picture):
     "PIL picture of any mode -> (H, W, 3) uint8 RGB; turned by EXIF, transparency on white"
     picture = ImageOps.exif_transpose(picture)
@@ -41,39 +63,18 @@ def _from_pil(picture):
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
     return np.array(picture.convert("RGB"))
 
-# %% ../nbs/05_data.ipynb #data-007
 def _from_array(array):
     "uint8 or bool (H, W), (H, W, 3) or (H, W, 4) -> (H, W, 3) uint8 RGB"
-    array = array.astype(np.uint8) * 255 if array.dtype == bool else array
-    if array.dtype != np.uint8 or array.size == 0 or not (array.ndim == 2 or array.ndim == 3 and array.shape[2] in (3, 4)):
-        raise PictureError(f"an array must be uint8 (H, W), (H, W, 3) or (H, W, 4) RGB to be a picture, got {array.dtype} {array.shape}")
-    if array.ndim == 3 and array.shape[2] == 3:
+    if array.dtype == bool:
+        array = array.astype(np.uint8) * 255
+    grey, colour = array.ndim == 2, array.ndim == 3 and array.shape[2] in (3, 4)
+    if array.dtype != np.uint8 or array.size == 0 or not (grey or colour):
+        raise PictureError("an array must be uint8 (H, W), (H, W, 3) or (H, W, 4) RGB to be a picture, "
+                           f"got {array.dtype} {array.shape}")
+    if colour and array.shape[2] == 3:
         return np.ascontiguousarray(array)
     return _from_pil(Image.fromarray(array))
 
-# %% ../nbs/05_data.ipynb #data-008
-@contextmanager
-def _reading(name):
-    "Whatever goes wrong inside becomes a `PictureError`; decoders raise anything"
-    try:
-        yield
-    except PictureError:
-        raise
-    except FileNotFoundError:
-        why = "no such file"
-    except IsADirectoryError:
-        why = "is a folder, expected a picture"
-    except Image.UnidentifiedImageError:
-        why = "not a picture that can be read" if not isinstance(name, Path) or name.stat().st_size else "the file is empty"
-    except Image.DecompressionBombError:
-        why = f"more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS"
-    except Exception as error:
-        why = f"cannot be read ({error})"
-    else:
-        return
-    raise PictureError(f"{name}: {why}")
-
-# %% ../nbs/05_data.ipynb #data-009
 def open_picture(
     source, # path, PIL picture, or uint8 array (H, W), (H, W, 3) or (H, W, 4)
 ): # (H, W, 3) uint8 RGB; raises PictureError
@@ -81,11 +82,11 @@ def open_picture(
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, Image.Image):
-        with _reading("picture"):
+        with _explain_failure("picture"):
             return _from_pil(source)
     if not isinstance(source, (str, PathLike)):
         raise PictureError(f"a picture must be a path, a PIL picture or a uint8 array, got {type(source).__name__}")
-    with _reading(Path(source)), Image.open(source) as picture:
+    with _explain_failure(Path(source)), Image.open(source) as picture:
         return _from_pil(picture)
 
 # %% ../nbs/05_data.ipynb #data-015
@@ -109,15 +110,26 @@ class Sample:
     @property
     def ignore(self): return self.open_ignore() if self.open_ignore else None
 
-# %% ../nbs/05_data.ipynb #data-016
+# %% ../nbs/05_data.ipynb #data-017
 class Samples(Sequence):
     "A sequence that makes its samples when asked: `make(items[i])`, whose id is `name(items[i])`"
-    def __init__(self, make, items, name=None): self.make, self.items, self.name = make, items, name
-    def __len__(self): return len(self.items)
-    def __getitem__(self, i): return self.make(self.items[i])
-    def ids(self): return map(self.name, self.items) if self.name else (sample.id for sample in self)
+    def __init__(self,
+        make, # item -> Sample
+        items, # a sequence: what each sample is made of
+        name=None, # item -> the id of its sample; None: the sample must be made to know
+    ):
+        self.make = make
+        self.items = items
+        self.name = name
 
-# %% ../nbs/05_data.ipynb #data-017
+    def __len__(self): return len(self.items)
+
+    def __getitem__(self, i): return self.make(self.items[i])
+
+    def ids(self): # iterator
+        "Ids of all samples in their order, from their items where `name` knows them"
+        return map(self.name, self.items) if self.name else (sample.id for sample in self)
+
 @dataclass(frozen=True, eq=False)
 class Dataset(Sequence):
     "Samples of one split, with the names of their classes"
@@ -128,6 +140,7 @@ class Dataset(Sequence):
     labels: np.ndarray # (len,) int class numbers, without opening anything
 
     def __len__(self): return len(self.samples)
+
     def __getitem__(self, i): return self.samples[i]
 
     def ids(self): # iterator
@@ -141,73 +154,111 @@ class Dataset(Sequence):
         if isinstance(which, (int, np.integer)):
             which = np.sort(np.random.default_rng(0).permutation(len(self))[:which])
         items = [self.samples.items[i] for i in which]
-        return replace(self, samples=Samples(self.samples.make, items, self.samples.name), labels=self.labels[np.asarray(which, dtype=int)])
+        samples = Samples(self.samples.make, items, self.samples.name)
+        return replace(self, samples=samples, labels=self.labels[np.asarray(which, dtype=int)])
 
 # %% ../nbs/05_data.ipynb #data-019
-def _scene_picture(*scene): return make_scene(*scene)[0]
-
 def _scene_id(split, index): return f"{split}/{index:05d}"
 
-def _scene(split, seed, size, index):
-    scene = index, split, seed, size
-    return Sample(_scene_id(split, index), index % len(SCENE_CLASSES), (size, size), mask_box(scene_mask(*scene)),
-        partial(_scene_picture, *scene), partial(scene_mask, *scene))
+def _scene_picture(*scene): return make_scene(*scene)[0]
 
-def _scenes(name, split, count=None, size=224, seed=0):
+def _scene_sample(split, seed, size, index):
+    scene = index, split, seed, size # as `make_scene` and `scene_mask` take them
+    return Sample(
+        id=_scene_id(split, index),
+        label=index % len(SCENE_CLASSES),
+        size=(size, size),
+        boxes=mask_box(scene_mask(*scene)),
+        open=partial(_scene_picture, *scene),
+        open_mask=partial(scene_mask, *scene),
+    )
+
+def _scenes(split, count=None, size=224, seed=0):
+    "One split of scenes as a Dataset"
     counts = dict(train=800, val=200, test=200)
     if split not in counts:
         raise ValueError(f"scenes have the splits {', '.join(counts)}, got {split!r}")
     items = range(counts[split] if count is None else count)
     if not items:
         raise ValueError(f"count must be 1 or more, got {count}")
-    return Dataset(name, split, SCENE_CLASSES, Samples(partial(_scene, split, seed, size), items, partial(_scene_id, split)), np.array(items, dtype=int) % len(SCENE_CLASSES))
+    samples = Samples(partial(_scene_sample, split, seed, size), items, partial(_scene_id, split))
+    return Dataset("scenes", split, SCENE_CLASSES, samples, np.array(items, dtype=int) % len(SCENE_CLASSES))
 
 # %% ../nbs/05_data.ipynb #data-021
+def _header_size(path):
+    "(H, W) px of a picture as it is seen upright, without reading its pixels"
+    with _explain_failure(path), Image.open(path) as picture:
+        w, h = picture.size
+        on_its_side = picture.getexif().get(0x112, 1) > 4
+        return (w, h) if on_its_side else (h, w)
+
 def _open_sized(path, size, said):
     "A picture that must have the size it was said to have"
     picture = open_picture(path)
     if picture.shape[:2] != tuple(size):
-        raise PictureError(f"{path}: is {picture.shape[1]} x {picture.shape[0]}, but {said} says {size[1]} x {size[0]}")
+        (h, w), (wanted_h, wanted_w) = picture.shape[:2], size
+        raise PictureError(f"{path}: is {w} x {h}, but {said} says {wanted_w} x {wanted_h}")
     return picture
 
+# %% ../nbs/05_data.ipynb #data-022
 def _open_mask(path, size):
-    if size is None: # as wsolevaluation reads OpenImages' masks, which are not always as large as its pictures: any grey counts
-        with _reading(path), Image.open(path) as mask:
+    "(H, W) bool; size None: as wsolevaluation reads OpenImages' masks, any size and any grey"
+    if size is None:
+        with _explain_failure(path), Image.open(path) as mask:
             return np.asarray(mask.convert("L")) > 0
     grey = _open_sized(path, size, "its picture")[..., 0]
     return grey > grey.max() // 2
 
 def _open_masks(paths, size):
     "What any of the mask files shows, in the first one's size"
-    masks = [_open_mask(path, size) for path in paths]
-    return np.any([cv2.resize(m.astype(np.uint8), masks[0].shape[::-1], interpolation=cv2.INTER_NEAREST) > 0 for m in masks], axis=0)
+    masks = [_open_mask(path, size).astype(np.uint8) for path in paths]
+    h, w = masks[0].shape
+    return np.any([cv2.resize(mask, (w, h), interpolation=cv2.INTER_NEAREST) > 0 for mask in masks], axis=0)
 
-def _header_size(path):
-    with _reading(path), Image.open(path) as picture: # the header only
-        w, h = picture.size
-        return (w, h) if picture.getexif().get(0x112, 1) > 4 else (h, w)
-
-# %% ../nbs/05_data.ipynb #data-022
 def _index_id(index, i): return index.paths[i].decode().removeprefix("images/")
 
 def _index_sample(index, i):
-    path = index.paths[i].decode()
-    picture, (h, w) = Path(str(index.folder))/path, index.sizes[i].tolist()
+    "Line i of an Index as a Sample"
+    picture, mask_folder = Path(str(index.folder))/index.paths[i].decode(), Path(str(index.mask_folder))
     boxes = index.boxes[slice(*index.box_starts[i:i + 2])]
-    masks = [Path(str(index.mask_folder))/m.decode() for m in index.masks[slice(*index.mask_starts[i:i + 2])]]
-    ignore = [Path(str(index.mask_folder))/index.ignores[i].decode()] if index.ignores[i] else None
-    size = (h, w) if h else _header_size(masks[0] if masks and not picture.is_file() else picture)
-    mask_size = size if h else None
-    return Sample(_index_id(index, i), int(index.labels[i]), size, boxes if len(boxes) else None, partial(_open_sized, picture, size, str(index.source)),
-        partial(_open_masks, masks, mask_size) if masks else None, partial(_open_masks, ignore, mask_size) if ignore else None)
+    masks = [mask_folder/mask.decode() for mask in index.masks[slice(*index.mask_starts[i:i + 2])]]
+    size = tuple(index.sizes[i].tolist())
+    listed = size[0] > 0
+    if not listed: # with the lists alone, a mask's header will do
+        size = _header_size(masks[0] if masks and not picture.is_file() else picture)
+    mask_size = size if listed else None
+    open_mask = partial(_open_masks, masks, mask_size) if masks else None
+    open_ignore = partial(_open_masks, [mask_folder/index.ignores[i].decode()], mask_size) if index.ignores[i] else None
+    return Sample(
+        id=_index_id(index, i),
+        label=int(index.labels[i]),
+        size=size,
+        boxes=boxes if len(boxes) else None,
+        open=partial(_open_sized, picture, size, str(index.source)),
+        open_mask=open_mask,
+        open_ignore=open_ignore,
+    )
 
 def _indexed(name, split, index):
-    return Dataset(name, split, tuple(index.classes.tolist()), Samples(partial(_index_sample, index), range(len(index)), partial(_index_id, index)), index.labels.astype(int))
+    "All of an Index as a Dataset"
+    samples = Samples(partial(_index_sample, index), range(len(index)), partial(_index_id, index))
+    return Dataset(name, split, tuple(index.classes.tolist()), samples, index.labels.astype(int))
 
-# %% ../nbs/05_data.ipynb #data-024
-PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"} # of file names, in lower case
+# %% ../nbs/05_data.ipynb #data-025
+# of file names, in lower case
+PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 
 def _folders(folder): return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+def _labelled_pictures(folder, parents, classes):
+    "[(path in `folder`, class number)] of all pictures in the classes' folders"
+    items = []
+    for parent in parents:
+        for label, name in enumerate(classes):
+            for path in sorted((parent/name).rglob("*")):
+                if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file():
+                    items.append((path.relative_to(folder).as_posix(), label))
+    return items
 
 def _folder_id(item): return item[0]
 
@@ -215,32 +266,36 @@ def _folder_sample(folder, item):
     path, label = item
     return Sample(path, label, _header_size(folder/path), None, partial(open_picture, folder/path))
 
-# %% ../nbs/05_data.ipynb #data-025
 def _image_folder(folder, split):
+    "One split of an ImageFolder as a Dataset"
     splits = [s for s in ("train", "val", "test") if (folder/s).is_dir()]
     if split not in (splits or ("train",)) and split != "all":
         there = ", ".join(splits) or "no splits: ask for train, or make folders train/ and test/"
         raise ValueError(f"{folder} has no folder {split}/; it has {there}")
     parents = [folder/s for s in splits] or [folder]
-    classes = tuple(sorted({c for p in parents for c in _folders(p)}))
+    classes = tuple(sorted(set().union(*map(_folders, parents)))) # of every split, so that numbers agree
     if splits and split != "all":
         parents = [folder/split]
-    items = [(path.relative_to(folder).as_posix(), k) for parent in parents for k, c in enumerate(classes)
-        for path in sorted((parent/c).rglob("*")) if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()]
+    items = _labelled_pictures(folder, parents, classes)
     if not items:
-        raise ValueError(f"{folder} has neither an index.csv nor pictures in folders named after classes, nor the files of " + "; ".join(f"{l.name} ({l.wants})" for l in LAYOUTS[1:]))
-    return Dataset(str(folder), split, classes, Samples(partial(_folder_sample, folder), items, _folder_id), np.array([k for _, k in items]))
+        layouts = "; ".join(f"{layout.name} ({layout.wants})" for layout in LAYOUTS[1:])
+        raise ValueError(f"{folder} has neither an index.csv nor pictures in folders named after classes, "
+                         f"nor the files of {layouts}")
+    labels = np.array([label for _, label in items])
+    return Dataset(str(folder), split, classes, Samples(partial(_folder_sample, folder), items, _folder_id), labels)
 
 # %% ../nbs/05_data.ipynb #data-026
 def load_dataset(
-    name_or_path, # "scenes", or a folder: index.csv, CUB-200-2011, ILSVRC-2012, wsolevaluation's metadata, OpenImages30k, VOC, COCO, or a folder for each class
+    # "scenes", or a folder: index.csv, CUB-200-2011, ILSVRC-2012, wsolevaluation's metadata, OpenImages30k, VOC, COCO,
+    # or a folder for each class
+    name_or_path,
     split="train", # "train", "val", "test", or another that its lists name; "all" of an index.csv, CUB or ImageFolder
     pictures=None, # where the pictures are, if not beside the lists; they need not exist to count boxes
     **options, # scenes: count (train 800, val and test 200), size=224, seed=0
 ): # Dataset; raises ValueError with what to do, a wrong list with file and line
     "Samples of one split of a data set"
     if str(name_or_path) == "scenes":
-        return _scenes("scenes", split, **options)
+        return _scenes(split, **options)
     if options:
         raise ValueError(f"{', '.join(options)}: options of scenes, not of {name_or_path}")
     folder = Path(name_or_path)
@@ -250,117 +305,195 @@ def load_dataset(
     if not found:
         return _image_folder(folder, split)
     index = read_index(*found, split)
-    return _indexed(str(folder), split, replace(index, folder=np.array(str(pictures))) if pictures else index)
-
-# %% ../nbs/05_data.ipynb #data-034
-def _layout(protocol, size):
-    "Size of the whole picture before the crop, and the kept window x0 y0 x1 y1 (rounded as torchvision does)"
-    h, w = size
-    h1, w1 = (protocol.resize if protocol.squash else protocol.resize * n // min(h, w) for n in (h, w))
-    if h1 * w1 > 2**26:
-        raise ValueError(f"a picture of {w} x {h} is too long for the protocol {protocol.name}: use one that squashes")
-    x0, y0 = round((w1 - protocol.size) / 2), round((h1 - protocol.size) / 2)
-    return (h1, w1), np.array([x0, y0, x0 + protocol.size, y0 + protocol.size])
-
-# %% ../nbs/05_data.ipynb #data-035
-_CHOICES = {"threshold_rule": ("fixed", "sweep"), "contours": CONTOURS, "map_interpolation": ("bilinear", "bicubic"), "stretch": ("before", "after"), "cut": ("bytes", "values")}
-
-def _check(protocol):
-    for field, choices in _CHOICES.items():
-        if (got := getattr(protocol, field)) not in choices:
-            raise ValueError(f"{field} must be one of {', '.join(choices)}, got {got!r}")
-    if not (protocol.crop or protocol.squash):
-        raise ValueError("a protocol that keeps the aspect must crop")
-    if protocol.size > protocol.resize:
-        raise ValueError(f"crop {protocol.crop} exceeds resize {protocol.resize}")
+    if pictures:
+        index = replace(index, folder=np.array(str(pictures)))
+    return _indexed(str(folder), split, index)
 
 # %% ../nbs/05_data.ipynb #data-037
-def _resized(protocol, array, how): # (H, W) or (H, W, 3) -> the input's part of it
-    (h, w), (x0, y0, x1, y1) = _layout(protocol, array.shape[:2])
-    return np.ascontiguousarray(cv2.resize(array, (w, h), interpolation=how)[y0:y1, x0:x1])
-
-def _picture(protocol, picture): # (H, W, 3) uint8 -> (S, S, 3) uint8
-    (h, w), _ = _layout(protocol, picture.shape[:2])
-    return _resized(protocol, picture, cv2.INTER_AREA if h * w < picture.shape[0] * picture.shape[1] else cv2.INTER_LINEAR)
-
-def _mask(protocol, mask): # (H, W) bool -> (S, S) bool
-    return _picture(protocol, mask.astype(np.uint8) * 255) > 127
-
-# %% ../nbs/05_data.ipynb #data-038
-def _boxes(protocol, boxes, size, inclusive=False): # (K, 4) of a picture of this size -> (K, 4) px of the input, clipped
-    resized, window = _layout(protocol, size)
-    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)[:1 if protocol.first_box_only else None]
-    if inclusive:
-        boxes = np.minimum(boxes, np.tile([size[1] - 1, size[0] - 1], 2))
-    boxes = crop_boxes(scale_boxes(boxes, size, resized), window)
-    return np.floor(boxes) if inclusive else boxes
-
-def _to_original(protocol, boxes, size): # (K, 4) px of the input -> (K, 4) px of the picture of this size
-    resized, window = _layout(protocol, size)
-    return scale_boxes(np.asarray(boxes, dtype=np.float64).reshape(-1, 4) + np.tile(window[:2], 2), resized, size)
-
-# %% ../nbs/05_data.ipynb #data-040
-def _regions(protocol, mask, ignore=None): # (H, W) bool, None: nothing to ignore -> (S, S) uint8: 1 object, 0 not, 255 ignore
-    regions = _resized(protocol, mask.astype(np.uint8), cv2.INTER_NEAREST)
-    if ignore is not None:
-        regions[(_resized(protocol, ignore.astype(np.uint8), cv2.INTER_NEAREST) > 0) & (regions == 0)] = 255
-    return regions
-
-def _score_map(protocol, score_map): # (h, w) float over the input -> (S, S) float32 in [0, 1]
-    how = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}[protocol.map_interpolation]
-    score_map = np.asarray(score_map, dtype=np.float32)
-    if not np.isfinite(score_map).all():
-        raise ValueError("a score map must be finite")
-    stretched = lambda a: (a - a.min()) / np.ptp(a) if np.ptp(score_map) > 0 else np.zeros_like(a)
-    wide = cv2.resize(stretched(score_map) if protocol.stretch == "before" else score_map, (protocol.size,) * 2, interpolation=how)
-    return wide.clip(0, 1) if protocol.stretch == "before" else stretched(wide)
-
-def _found(protocol, score_map, threshold=None): # (S, S) float in [0, 1] or bool; None: the protocol's threshold -> (K, 4) px of the input
-    threshold = protocol.threshold if threshold is None else threshold
-    if protocol.cut == "values":
-        score_map, threshold = np.asarray(score_map) > threshold, .5
-    return boxes_from_map(score_map, threshold, protocol.contours, protocol.clamp)[0]
-
-# %% ../nbs/05_data.ipynb #data-041
 @dataclass(frozen=True)
-class Protocol:
-    "How a picture becomes the square input, and how its boxes are compared"
-    name: str # what a report calls it
+class Geometry:
+    "How a picture becomes the square input"
     resize: int # side it is squashed to, or length of its shorter side, px
     squash: bool # True: both sides become `resize`; False: the aspect is kept
     crop: int | None = None # side of the middle that is kept, px; None: all (only with squash)
+
+    def __post_init__(self):
+        if not (self.crop or self.squash):
+            raise ValueError("a geometry that keeps the aspect must crop")
+        if self.size > self.resize:
+            raise ValueError(f"crop {self.crop} exceeds resize {self.resize}")
+
+    @property
+    def size(self): return self.crop or self.resize # side of the input, px
+
+    @property
+    def name(self): # such as "squash 224" or "shorter side 256, crop 224"
+        whole = f"{'squash' if self.squash else 'shorter side'} {self.resize}"
+        return f"{whole}, crop {self.crop}" if self.crop else whole
+
+    def _layout(self, size):
+        "Size of the whole picture before the crop, and the kept window x0 y0 x1 y1 (rounded as torchvision does)"
+        h, w = size
+        whole_h, whole_w = self.resize, self.resize
+        if not self.squash:
+            whole_h, whole_w = self.resize * h // min(h, w), self.resize * w // min(h, w)
+        if whole_h * whole_w > 2**26:
+            raise ValueError(f"a picture of {w} x {h} is too long for the geometry {self.name}: use one that squashes")
+        x0, y0 = round((whole_w - self.size) / 2), round((whole_h - self.size) / 2)
+        return (whole_h, whole_w), np.array([x0, y0, x0 + self.size, y0 + self.size])
+
+    def _resized(self, array, interpolation): # (H, W) or (H, W, 3) -> (S, S) or (S, S, 3)
+        (h, w), (x0, y0, x1, y1) = self._layout(array.shape[:2])
+        return np.ascontiguousarray(cv2.resize(array, (w, h), interpolation=interpolation)[y0:y1, x0:x1])
+
+    def picture(self,
+        picture, # (H, W, 3) uint8 RGB
+    ): # (S, S, 3) uint8 RGB; raises ValueError where the aspect is kept and would need too much memory
+        "What the network sees of a picture"
+        (h, w), _ = self._layout(picture.shape[:2])
+        shrinks = h * w < picture.shape[0] * picture.shape[1]
+        return self._resized(picture, cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+    def mask(self,
+        mask, # (H, W) bool
+    ): # (S, S) bool
+        "The same part of a mask"
+        return self.picture(mask.astype(np.uint8) * 255) > 127
+
+    def boxes(self,
+        boxes, # (K, 4) x0 y0 x1 y1, px of a picture of this size
+        size, # (H, W) px
+    ): # (K, 4) float64 x0 y0 x1 y1, px of the input, clipped; outside it: no area
+        "Where boxes of a picture lie in the input"
+        whole, window = self._layout(size)
+        boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+        return crop_boxes(scale_boxes(boxes, size, whole), window)
+
+    def to_original(self,
+        boxes, # (K, 4) x0 y0 x1 y1, px of the input
+        size, # (H, W) px of the picture
+    ): # (K, 4) float64 x0 y0 x1 y1, px of the picture
+        "Where boxes of the input lie in the picture"
+        whole, (x0, y0, _, _) = self._layout(size)
+        boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+        return scale_boxes(boxes + np.array([x0, y0, x0, y0]), whole, size)
+
+# %% ../nbs/05_data.ipynb #data-041
+_CHOICES = {
+    "threshold_rule": ("fixed", "sweep"),
+    "contours": CONTOURS,
+    "map_interpolation": ("bilinear", "bicubic"),
+    "stretch": ("before", "after"),
+    "cut": ("bytes", "values"),
+}
+
+def _stretched(score_map): return (score_map - score_map.min()) / np.ptp(score_map) # to [0, 1]
+
+@dataclass(frozen=True)
+class Protocol:
+    "How answers are scored: in which geometry, from which boxes, at which threshold, by which overlap"
+    name: str # what a report calls it
+    resize: int # see `Geometry`
+    squash: bool # see `Geometry`
+    crop: int | None = None # see `Geometry`
     threshold: float = .5 # of the map's largest value, for methods that bring none of their own
     threshold_rule: str = "fixed" # "fixed", or "sweep": the best on the evaluated split, an oracle
     step: float = .01 # of a sweep, (0, 1)
     contours: str = "largest" # "largest", "pixels" or "all", see `boxes_from_map`
-    inclusive: bool = False # true boxes are integers, at most W - 1, and their end pixels count when boxes are compared
+    # true boxes are integers, at most W - 1, and their end pixels count when boxes are compared
+    inclusive: bool = False
     clamp: bool = False # predicted boxes end at W - 1 at most
     first_box_only: bool = False # the first true box alone counts
     iou: float = .5 # overlap that makes a box right
     strict: bool = False # an overlap of exactly `iou` is not enough
     map_interpolation: str = "bilinear" # "bilinear" or "bicubic": how a score map gets the input's size
     stretch: str = "after" # "before" or "after": when it is stretched to [0, 1]
-    cut: str = "bytes" # "bytes": its 8 bits must exceed int(threshold * largest); "values": it must exceed the threshold
+    # "bytes": its 8 bits must exceed int(threshold * largest); "values": it must exceed the threshold
+    cut: str = "bytes"
 
-    __post_init__ = _check
-    picture, mask, boxes, to_original, regions, score_map, found = _picture, _mask, _boxes, _to_original, _regions, _score_map, _found
+    def __post_init__(self):
+        for field, choices in _CHOICES.items():
+            choice = getattr(self, field)
+            if choice not in choices:
+                raise ValueError(f"{field} must be one of {', '.join(choices)}, got {choice!r}")
+        Geometry(self.resize, self.squash, self.crop) # raises ValueError where these do not fit together
 
     @property
-    def size(self): return self.crop or self.resize # side of the input, px
+    def geometry(self): return Geometry(self.resize, self.squash, self.crop) # how a picture becomes the square input
 
     @property
-    def least_iou(self): return float(np.nextafter(self.iou, 1)) if self.strict else self.iou # a box is right at or above this
+    def size(self): return self.geometry.size # side of the input, px
 
-# %% ../nbs/05_data.ipynb #data-042
-PROTOCOLS = {p.name: p for p in (
-    Protocol("wsoleval", resize=224, squash=True, threshold_rule="sweep", step=.001, inclusive=True, clamp=True, map_interpolation="bicubic"),
+    @property
+    def least_iou(self): # a box is right at or above this
+        return float(np.nextafter(self.iou, 1)) if self.strict else self.iou
+
+    def picture(self, picture): return self.geometry.picture(picture) # (H, W, 3) uint8 -> (S, S, 3) uint8
+
+    def mask(self, mask): return self.geometry.mask(mask) # (H, W) bool -> (S, S) bool
+
+    def to_original(self, boxes, size): return self.geometry.to_original(boxes, size) # px of the input -> the picture's
+
+    def boxes(self,
+        boxes, # (K, 4) x0 y0 x1 y1, px of a picture of this size
+        size, # (H, W) px
+        inclusive=False, # integers, at most W - 1, as the protocol's own `inclusive` asks for
+    ): # (K, 4) float64 x0 y0 x1 y1, px of the input, clipped; (1, 4) if the first alone counts
+        "True boxes to compare with"
+        boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+        if self.first_box_only:
+            boxes = boxes[:1]
+        if not inclusive:
+            return self.geometry.boxes(boxes, size)
+        h, w = size
+        return np.floor(self.geometry.boxes(np.minimum(boxes, [w - 1, h - 1, w - 1, h - 1]), size))
+
+    def regions(self,
+        mask, # (H, W) bool
+        ignore=None, # (H, W) bool, None: nothing to ignore
+    ): # (S, S) uint8: 1 object, 0 not, 255 ignore
+        "A true mask as PxAP wants it"
+        regions = self.geometry._resized(mask.astype(np.uint8), cv2.INTER_NEAREST)
+        if ignore is not None:
+            ignored = self.geometry._resized(ignore.astype(np.uint8), cv2.INTER_NEAREST) > 0
+            regions[ignored & (regions == 0)] = 255
+        return regions
+
+    def score_map(self,
+        score_map, # (h, w) float over the input; raises ValueError where it is not finite
+    ): # (S, S) float32 in [0, 1]
+        "A score map at the input's size"
+        score_map = np.asarray(score_map, dtype=np.float32)
+        if not np.isfinite(score_map).all():
+            raise ValueError("a score map must be finite")
+        size = self.size, self.size
+        if np.ptp(score_map) == 0:
+            return np.zeros(size, dtype=np.float32)
+        how = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}[self.map_interpolation]
+        if self.stretch == "before":
+            return cv2.resize(_stretched(score_map), size, interpolation=how).clip(0, 1)
+        return _stretched(cv2.resize(score_map, size, interpolation=how))
+
+    def found(self,
+        score_map, # (S, S) float in [0, 1], or bool
+        threshold=None, # [0, 1]; None: the protocol's own
+    ): # (K, 4) float64 x0 y0 x1 y1, px of the input; nothing found: one box 0 0 0 0
+        "The boxes that a score map or a mask says"
+        threshold = self.threshold if threshold is None else threshold
+        if self.cut == "values":
+            score_map, threshold = np.asarray(score_map) > threshold, .5
+        return boxes_from_map(score_map, threshold, self.contours, self.clamp)[0]
+
+# %% ../nbs/05_data.ipynb #data-043
+PROTOCOLS = {protocol.name: protocol for protocol in (
+    Protocol("wsoleval", resize=224, squash=True, threshold_rule="sweep", step=.001, inclusive=True, clamp=True,
+             map_interpolation="bicubic"),
     Protocol("locloc", resize=256, squash=False, crop=224),
     Protocol("locloc_first_box", resize=256, squash=False, crop=224, first_box_only=True),
     Protocol("tscam", resize=224, squash=True, threshold=.2, inclusive=True),
     Protocol("bas", resize=256, squash=True, crop=224, contours="pixels", strict=True, stretch="before", cut="values"),
 )}
 
-# %% ../nbs/05_data.ipynb #data-043
 def get_protocol(
     name, # one of PROTOCOLS, or a Protocol
 ): # Protocol
@@ -377,12 +510,14 @@ def trivial_boxes(
     shares, # (K,) sides of centred boxes, share of the input's, (0, 1]; 1: the whole picture
 ): # (K, 4) float64 x0 y0 x1 y1, px of the input
     "Centred boxes as the protocol would have them"
-    return np.minimum(np.concatenate([centred_box((protocol.size,) * 2, s) for s in shares]), protocol.size - protocol.clamp)
+    boxes = np.concatenate([centred_box((protocol.size, protocol.size), share) for share in shares])
+    return np.minimum(boxes, protocol.size - protocol.clamp)
 
 def mean_box(
     dataset, # Dataset, such as the train split
     protocol, # Protocol
 ): # (1, 4) float64 x0 y0 x1 y1, px of the input; None: no picture of it has a box
-    "The mean of all true boxes as the protocol sees them: an answer that has looked at the training boxes but not at the picture"
-    boxes = [protocol.boxes(s.boxes, s.size, protocol.inclusive) for s in dataset if s.boxes is not None]
+    "The mean of all true boxes as the protocol sees them: it knows the training boxes, but not the picture"
+    known = [sample for sample in dataset if sample.boxes is not None]
+    boxes = [protocol.boxes(sample.boxes, sample.size, protocol.inclusive) for sample in known]
     return np.concatenate(boxes).mean(0, keepdims=True) if boxes else None

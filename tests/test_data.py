@@ -1,3 +1,5 @@
+"Pictures, data sets, geometries and protocols: what they give, and what they say of what is wrong."
+import dataclasses
 import pickle
 
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 from PIL import Image
 
 from locloc.boxes import box_iou, centred_box, mask_box
-from locloc.data import PictureError, Protocol, get_protocol, load_dataset, open_picture
+from locloc.data import PROTOCOLS, Geometry, PictureError, Protocol, get_protocol, load_dataset, open_picture
 from locloc.scenes import SCENE_CLASSES, make_scene, scene_mask
 
 HEADER = "image,class,split,width,height,x0,y0,x1,y1,mask"
@@ -27,7 +29,14 @@ def test_rgb_path_pil_and_array_agree(tmp_path):
         np.testing.assert_array_equal(open_picture(source), rgb)
 
 
-@pytest.mark.parametrize("name, mode", [("a.jpg", "CMYK"), ("a.png", "LA"), ("a.png", "L"), ("a.png", "P"), ("a.png", "RGBA"), ("a.bmp", None)])
+@pytest.mark.parametrize("name, mode", [
+    ("a.jpg", "CMYK"),
+    ("a.png", "LA"),
+    ("a.png", "L"),
+    ("a.png", "P"),
+    ("a.png", "RGBA"),
+    ("a.bmp", None),
+])
 def test_modes(tmp_path, name, mode):
     picture = open_picture(save(tmp_path / name, steps, mode))
     assert picture.dtype == np.uint8
@@ -63,19 +72,31 @@ def test_one_pixel(tmp_path):
         assert (get_protocol(name).picture(picture) == rgb[0, 0]).all()
 
 
-def test_files_that_are_no_pictures(tmp_path):
+@pytest.fixture
+def no_pictures(tmp_path):
+    "A folder of files that cannot be read as pictures"
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.jpg").write_text("not a picture\n")
-    save(tmp_path / "whole.jpg"), save(tmp_path / "whole.png")
     for kind in ("jpg", "png"):
-        data = (tmp_path / f"whole.{kind}").read_bytes()
+        data = save(tmp_path / f"whole.{kind}").read_bytes()
         (tmp_path / f"cut.{kind}").write_bytes(data[:len(data) // 2])
     save(tmp_path / "float.tif", rgb[..., 0].astype(np.float32))
-    for name, why in {"missing.jpg": "no such file", "": "is a folder", "empty.jpg": "empty", "text.jpg": "not a picture",
-                      "cut.jpg": "truncated", "cut.png": "cannot be read", "float.tif": "floating-point"}.items():
-        with pytest.raises(PictureError, match=why) as caught:
-            open_picture(tmp_path / name)
-        assert str(tmp_path / name) in str(caught.value) and "\n" not in str(caught.value)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name, why", [
+    ("missing.jpg", "no such file"),
+    ("", "is a folder"),
+    ("empty.jpg", "empty"),
+    ("text.jpg", "not a picture"),
+    ("cut.jpg", "truncated"),
+    ("cut.png", "cannot be read"),
+    ("float.tif", "floating-point"),
+])
+def test_files_that_are_no_pictures(no_pictures, name, why):
+    with pytest.raises(PictureError, match=why) as caught:
+        open_picture(no_pictures / name)
+    assert str(no_pictures / name) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_too_many_pixels(tmp_path, monkeypatch):
@@ -114,11 +135,16 @@ def test_scene_mask_and_box_are_exact(size):
         assert .05 < mask.mean() < .5 and not (mask[0].all() or mask[:, 0].all())
 
 
+def contrast(picture, mask):
+    "Mean colour step across the mask's left and right edges"
+    step = np.abs(np.diff(picture.astype(float), axis=1)).sum(-1)
+    return step[np.diff(mask, axis=1)].mean()
+
+
 def test_scene_outline_lies_where_the_mask_ends():
-    def contrast(picture, mask): # mean colour step across the mask's left and right edges
-        step = np.abs(np.diff(picture.astype(float), axis=1)).sum(-1)
-        return step[np.diff(mask, axis=1)].mean()
-    here, beside = np.mean([[contrast(p, np.roll(m, shift, 1)) for shift in (0, 4)] for p, m, _ in map(make_scene, range(16))], 0)
+    scenes = [make_scene(index) for index in range(16)]
+    here = np.mean([contrast(picture, mask) for picture, mask, _ in scenes])
+    beside = np.mean([contrast(picture, np.roll(mask, 4, 1)) for picture, mask, _ in scenes])
     assert here > 1.5 * beside
 
 
@@ -128,15 +154,22 @@ def test_centred_box_is_a_poor_answer_for_scenes():
     assert .4 < best < .6
 
 
-def test_scene_options():
+def test_scene_count():
     data = load_dataset("scenes", "val", count=20)
     assert len(data) == 20 and data.classes == SCENE_CLASSES and (data.labels == np.arange(20) % 8).all()
     assert data[-1].id == "val/00019"
     with pytest.raises(IndexError):
         data[20]
-    for wrong, why in ((dict(split="valid"), "train, val, test"), (dict(count=0), "count"), (dict(size=8, count=1), "size")):
-        with pytest.raises(ValueError, match=why):
-            load_dataset("scenes", **wrong)[0]
+
+
+@pytest.mark.parametrize("wrong, why", [
+    (dict(split="valid"), "train, val, test"),
+    (dict(count=0), "count"),
+    (dict(size=8, count=1), "size"),
+])
+def test_wrong_scene_options(wrong, why):
+    with pytest.raises(ValueError, match=why):
+        load_dataset("scenes", **wrong)[0]
 
 
 def test_data_sets_pickle_and_subset():
@@ -160,7 +193,8 @@ def test_data_loader_workers():
 def folder(tmp_path):
     for name in ("images/cat/a.png", "images/dog/b.png", "masks/cat/a.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-    save(tmp_path / "images/cat/a.png"), save(tmp_path / "images/dog/b.png")
+    save(tmp_path / "images/cat/a.png")
+    save(tmp_path / "images/dog/b.png")
     save(tmp_path / "masks/cat/a.png", (rgb[..., 0] > 99).astype(np.uint8) * 255)
     return tmp_path
 
@@ -170,11 +204,19 @@ def index(folder, *rows, header=HEADER, end="\n", encoding="utf-8"):
     return folder
 
 
-GOOD = ("images/cat/a.png,cat,train,40,30,1,2,30,20,masks/cat/a.png", "images/cat/a.png,cat,train,40,30,5,5,9.5,9,masks/cat/a.png",
-        "images/dog/b.png,dog,test,40,30,,,,,")
+GOOD = (
+    "images/cat/a.png,cat,train,40,30,1,2,30,20,masks/cat/a.png",
+    "images/cat/a.png,cat,train,40,30,5,5,9.5,9,masks/cat/a.png",
+    "images/dog/b.png,dog,test,40,30,,,,,",
+)
 
 
-@pytest.mark.parametrize("options", [{}, dict(end="\r\n"), dict(encoding="utf-8-sig"), dict(encoding="utf-8-sig", end="\r\n")])
+@pytest.mark.parametrize("options", [
+    {},
+    dict(end="\r\n"),
+    dict(encoding="utf-8-sig"),
+    dict(encoding="utf-8-sig", end="\r\n"),
+])
 def test_index(folder, options):
     data = load_dataset(index(folder, *GOOD, **options), "train")
     (sample,) = data
@@ -208,19 +250,25 @@ def test_wrong_rows(folder, row, why):
     assert why in str(caught.value) and "index.csv" in str(caught.value)
 
 
-@pytest.mark.parametrize("header, why", [("image,klass,split,width,height,x0,y0,x1,y1,mask", "line 1: lacks class"),
-                                         (HEADER.replace(",", ";"), "lacks image, class"), ("", "lacks image")])
+@pytest.mark.parametrize("header, why", [
+    ("image,klass,split,width,height,x0,y0,x1,y1,mask", "line 1: lacks class"),
+    (HEADER.replace(",", ";"), "lacks image, class"),
+    ("", "lacks image"),
+])
 def test_wrong_header(folder, header, why):
     with pytest.raises(ValueError, match=why):
         load_dataset(index(folder, header=header))
 
 
-def test_empty_index_and_wrong_encoding(folder):
+def test_empty_index(folder):
     with pytest.raises(ValueError, match="none at all"):
         load_dataset(index(folder))
     (folder / "index.csv").write_bytes(b"")
     with pytest.raises(ValueError, match="lacks image"):
         load_dataset(folder)
+
+
+def test_index_of_another_encoding(folder):
     with pytest.raises(ValueError, match="index.csv"):
         load_dataset(index(folder, "\u00e9.png,cat,train,40,30,,,,,", encoding="latin-1"))
 
@@ -228,17 +276,21 @@ def test_empty_index_and_wrong_encoding(folder):
 def test_picture_or_mask_of_another_size(folder):
     sample = load_dataset(index(folder, "images/cat/a.png,cat,train,41,30,,,,,masks/cat/a.png"))[0]
     with pytest.raises(PictureError, match="is 40 x 30, but .*index.csv says 41 x 30"):
-        sample.picture
+        sample.open()
     with pytest.raises(PictureError, match="is 40 x 30"):
-        sample.mask
+        sample.open_mask()
 
 
 def test_image_folder(folder):
-    root = folder / "images"
-    data = load_dataset(root)
-    assert [(s.id, s.label, s.size, s.boxes) for s in data] == [("cat/a.png", 0, (30, 40), None), ("dog/b.png", 1, (30, 40), None)]
+    cat, dog = load_dataset(folder / "images")
+    assert (cat.id, cat.label, cat.size, cat.boxes) == ("cat/a.png", 0, (30, 40), None)
+    assert (dog.id, dog.label, dog.size, dog.boxes) == ("dog/b.png", 1, (30, 40), None)
     with pytest.raises(ValueError, match="no folder test/"):
-        load_dataset(root, "test")
+        load_dataset(folder / "images", "test")
+
+
+def test_image_folder_with_splits(folder):
+    root = folder / "images"
     for split in ("train", "test"):
         (root / split / "cat").mkdir(parents=True)
         save(root / split / "cat" / "c.png")
@@ -257,13 +309,73 @@ def test_no_data(tmp_path):
         load_dataset("nothing")
     with pytest.raises(ValueError, match="options of scenes"):
         load_dataset(tmp_path, count=3)
+
+
+def test_picture_of_an_image_folder_that_is_none(tmp_path):
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat/a.png").write_text("no picture")
     with pytest.raises(PictureError, match="a.png: not a picture"):
         load_dataset(tmp_path)[0]
 
 
+# geometries
+
+@pytest.mark.parametrize("geometry, name", [
+    (Geometry(224, squash=True), "squash 224"),
+    (Geometry(256, squash=True, crop=224), "squash 256, crop 224"),
+    (Geometry(256, squash=False, crop=224), "shorter side 256, crop 224"),
+])
+def test_geometry_names_itself_and_its_side(geometry, name):
+    assert (geometry.name, geometry.size) == (name, 224)
+
+
+def test_geometries_are_values():
+    geometry = Geometry(224, squash=True)
+    assert geometry == Geometry(224, True, None) != Geometry(225, True)
+    assert pickle.loads(pickle.dumps(geometry)) == geometry
+    assert dataclasses.asdict(geometry) == dict(resize=224, squash=True, crop=None)
+
+
+@pytest.mark.parametrize("wrong, why", [
+    (dict(resize=256, squash=False), "must crop"),
+    (dict(resize=224, squash=True, crop=256), "crop 256 exceeds resize 224"),
+])
+def test_wrong_geometries(wrong, why):
+    with pytest.raises(ValueError, match=why):
+        Geometry(**wrong)
+    with pytest.raises(ValueError, match=why):
+        Protocol("mine", **wrong)
+
+
+def test_too_long_a_picture():
+    wanted = "a picture of 100 x 300000 is too long"
+    for keeps_aspect in (Geometry(256, squash=False, crop=224), get_protocol("locloc")):
+        with pytest.raises(ValueError, match=wanted):
+            keeps_aspect.boxes([[0, 0, 9, 9]], (300000, 100))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+def test_protocol_sees_through_its_geometry(protocol):
+    geometry, size = protocol.geometry, rgb.shape[:2]
+    assert geometry == Geometry(protocol.resize, protocol.squash, protocol.crop)
+    assert geometry.size == protocol.size
+    np.testing.assert_array_equal(protocol.picture(rgb), geometry.picture(rgb))
+    np.testing.assert_array_equal(protocol.mask(rgb[..., 0] > 99), geometry.mask(rgb[..., 0] > 99))
+    np.testing.assert_array_equal(protocol.boxes([[3, 4, 30, 20]], size), geometry.boxes([[3, 4, 30, 20]], size))
+    np.testing.assert_array_equal(protocol.to_original([[9, 9, 99, 99]], size),
+                                  geometry.to_original([[9, 9, 99, 99]], size))
+
+
 # protocols
+
+def test_protocols_fields_stay_flat():
+    protocol = Protocol("squash", resize=224, squash=True)
+    assert dataclasses.asdict(protocol) == dict(
+        name="squash", resize=224, squash=True, crop=None, threshold=.5, threshold_rule="fixed", step=.01,
+        contours="largest", inclusive=False, clamp=False, first_box_only=False, iou=.5, strict=False,
+        map_interpolation="bilinear", stretch="after", cut="bytes")
+    assert dataclasses.replace(protocol, resize=256).geometry == Geometry(256, squash=True)
+
 
 @pytest.mark.parametrize("name", ["wsoleval", "locloc", "tscam", "bas"])
 @pytest.mark.parametrize("size", [(300, 500), (500, 300), (100, 80), (224, 224)])
@@ -287,44 +399,58 @@ def test_inclusive_boxes_are_the_benchmarks_integers():
 def test_boxes_are_the_benchmarks_to_the_pixel():
     wsoleval, rng = get_protocol("wsoleval"), np.random.default_rng(0)
     for h, w in rng.integers(60, 600, (300, 2)):
-        x0, y0, x1, y1 = *rng.integers(0, (w//2, h//2)), *rng.integers((w//2, h//2), (w, h))
-        theirs = [int(x*224/w) for x in (x0, x1)], [int(y*224/h) for y in (y0, y1)]
-        assert wsoleval.boxes([[x0, y0, x1, y1]], (h, w), inclusive=True)[0].tolist() == [theirs[0][0], theirs[1][0], theirs[0][1], theirs[1][1]]
+        x0, y0 = rng.integers(0, (w // 2, h // 2))
+        x1, y1 = rng.integers((w // 2, h // 2), (w, h))
+        theirs = [int(x0 * 224 / w), int(y0 * 224 / h), int(x1 * 224 / w), int(y1 * 224 / h)]
+        assert wsoleval.boxes([[x0, y0, x1, y1]], (h, w), inclusive=True)[0].tolist() == theirs
 
 
 def test_found_follows_the_protocols_rules():
     corner = np.zeros((224, 224), np.float32)
     corner[100:, 100:] = .6
-    ends = {name: get_protocol(name).found(corner, .5)[0].tolist() for name in ("wsoleval", "tscam", "bas")}
-    assert ends == {"wsoleval": [100, 100, 223, 223], "tscam": [100, 100, 224, 224], "bas": [100, 100, 224, 224]}
-    assert get_protocol("bas").found(corner, .7)[0].tolist() == [0, 0, 0, 0]  # as it is, not a share of the largest value
-    assert get_protocol("tscam").found(corner, .7)[0].tolist() == [100, 100, 224, 224]
-    assert get_protocol("bas").found(corner > 0, .5)[0].tolist() == [100, 100, 224, 224]
+    wsoleval, tscam, bas = (get_protocol(name) for name in ("wsoleval", "tscam", "bas"))
+
+    def found(protocol, *answer): return protocol.found(*answer)[0].tolist()
+
+    assert found(wsoleval, corner, .5) == [100, 100, 223, 223]
+    assert found(tscam, corner, .5) == [100, 100, 224, 224]
+    assert found(bas, corner, .5) == [100, 100, 224, 224]
+    assert found(bas, corner, .7) == [0, 0, 0, 0] # as it is, not a share of the largest value
+    assert found(tscam, corner, .7) == [100, 100, 224, 224]
+    assert found(bas, corner > 0, .5) == [100, 100, 224, 224]
 
 
-def test_protocol_options():
-    boxes = [[0, 0, 9, 9], [5, 5, 60, 60]]
-    assert len(get_protocol("locloc_first_box").boxes(boxes, (80, 80))) == 1
+def test_the_first_box_alone():
+    assert len(get_protocol("locloc_first_box").boxes([[0, 0, 9, 9], [5, 5, 60, 60]], (80, 80))) == 1
+
+
+def test_unknown_protocol():
     with pytest.raises(ValueError, match="expected one of wsoleval"):
         get_protocol("cub")
-    with pytest.raises(ValueError, match="must crop"):
-        Protocol("mine", resize=256, squash=False)
-    with pytest.raises(ValueError, match="exceeds"):
-        Protocol("mine", resize=224, squash=True, crop=256)
-    with pytest.raises(ValueError, match="too long"):
-        get_protocol("locloc").boxes(boxes, (300000, 100))
 
 
-def test_protocols_are_data():
+def test_strict_is_more_than_the_overlap():
     assert get_protocol("bas").least_iou > .5 == get_protocol("locloc").least_iou
-    for name in ("wsoleval", "locloc", "tscam", "bas"):
-        protocol = get_protocol(name)
-        wide = protocol.score_map(np.random.default_rng(0).random((14, 14)))
-        assert wide.shape == (protocol.size, protocol.size) and 0 <= wide.min() < .1 and .9 < wide.max() <= 1
-        assert (wide.max() == 1) == (protocol.stretch == "after")
-        with pytest.raises(ValueError, match="finite"):
-            protocol.score_map(np.full((14, 14), np.inf))
-        assert not protocol.score_map(np.full((14, 14), .3)).any()
-    for wrong in (dict(contours="smallest"), dict(map_interpolation="nearest"), dict(threshold_rule="best"), dict(stretch="never"), dict(cut="bits")):
-        with pytest.raises(ValueError, match="must be one of"):
-            Protocol("mine", resize=224, squash=True, **wrong)
+
+
+@pytest.mark.parametrize("name", ["wsoleval", "locloc", "tscam", "bas"])
+def test_score_maps_are_stretched(name):
+    protocol = get_protocol(name)
+    wide = protocol.score_map(np.random.default_rng(0).random((14, 14)))
+    assert wide.shape == (protocol.size, protocol.size) and 0 <= wide.min() < .1 and .9 < wide.max() <= 1
+    assert (wide.max() == 1) == (protocol.stretch == "after")
+    assert not protocol.score_map(np.full((14, 14), .3)).any()
+    with pytest.raises(ValueError, match="finite"):
+        protocol.score_map(np.full((14, 14), np.inf))
+
+
+@pytest.mark.parametrize("wrong", [
+    dict(contours="smallest"),
+    dict(map_interpolation="nearest"),
+    dict(threshold_rule="best"),
+    dict(stretch="never"),
+    dict(cut="bits"),
+])
+def test_wrong_choices(wrong):
+    with pytest.raises(ValueError, match="must be one of"):
+        Protocol("mine", resize=224, squash=True, **wrong)
