@@ -30,6 +30,8 @@ from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer import checkpoint_filter_fn as _filter_vit
 from torch import nn
 
+from .localization import shared
+
 # %% ../nbs/10_backbone.ipynb #backbone-005
 ALIASES = {
     **{f"dino_vit{s}{p}": f"vit_{size}_patch{p}_224.dino"
@@ -272,6 +274,11 @@ class FrozenViT(_DescribedViT):
         tokens, cls_attention = run(self.model, embedding, grid)
         patches = (self.model.norm(tokens) if norm else tokens)[:, self.num_prefix_tokens:]
         return Features(embedding, patches.transpose(1, 2).unflatten(2, grid), cls_attention)
+
+    @torch.inference_mode()
+    def look(self, pictures):
+        "`Features` of pictures (B, H, W, 3) uint8 RGB as they are; inside `sharing()` one pass serves all who ask"
+        return shared(("features", self.weights_hash), pictures, lambda given: self(self.normalize(given)))
 
 # %% ../nbs/10_backbone.ipynb #backbone-036
 def _build(name, timm_kwargs):
