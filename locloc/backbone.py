@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ALIASES', 'LOCLOC_TINY', 'ConvStem', 'read_weights', 'fit_weights', 'rename_keys', 'encode', 'encode_with_attention',
-           'Features', 'FrozenViT', 'load_backbone']
+           'Features', 'hash_weights', 'FrozenViT', 'load_backbone']
 
 # %% ../nbs/10_backbone.ipynb #backbone-003
 import difflib
@@ -213,6 +213,15 @@ class Features:
     cls_attention:torch.Tensor|None=None # (B, layers, heads, h, w) after the softmax, patch columns only; None if not asked for
 
 # %% ../nbs/10_backbone.ipynb #backbone-033
+def hash_weights(
+    state:dict, # state dict
+)->str:         # first 16 hex digits of SHA-256 over all weights, in the order of their names
+    "What tells weights from other weights"
+    digest = hashlib.sha256()
+    for key, value in sorted(state.items()):
+        digest.update(key.encode() + value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
 class _DescribedViT(nn.Module):
     "A timm ViT, frozen, with its facts in plain attributes"
     def __init__(self, model, name, timm_kwargs=None):
@@ -235,11 +244,7 @@ class _DescribedViT(nn.Module):
 
     @property
     def weights_hash(self):
-        "First 16 hex digits of SHA-256 over all weights, in the order of their names"
-        digest = hashlib.sha256()
-        for key, value in sorted(self.model.state_dict().items()):
-            digest.update(key.encode() + value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return hash_weights(self.model.state_dict())
 
 # %% ../nbs/10_backbone.ipynb #backbone-034
 class FrozenViT(_DescribedViT):

@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 
 from .boxes import CONTOURS, boxes_from_map, centred_box, crop_boxes, mask_box, scale_boxes
 from .layouts import LAYOUTS, find_layout, read_index
+from .localization import shared
 from .scenes import SCENE_CLASSES, make_scene, scene_mask
 
 # %% ../nbs/05_data.ipynb #data-008
@@ -353,6 +354,12 @@ class Geometry:
         (h, w), _ = self._layout(picture.shape[:2])
         shrinks = h * w < picture.shape[0] * picture.shape[1]
         return self._resized(picture, cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+    def inputs(self,
+        pictures, # list of (H, W, 3) uint8 RGB
+    ): # (B, S, S, 3) uint8 RGB; inside `sharing()` made once
+        "What the network sees of several pictures"
+        return shared(self, pictures, lambda given: np.stack([self.picture(picture) for picture in given]))
 
     def mask(self,
         mask, # (H, W) bool
