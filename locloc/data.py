@@ -392,6 +392,7 @@ _CHOICES = {
     "map_interpolation": ("bilinear", "bicubic"),
     "stretch": ("before", "after"),
     "cut": ("bytes", "values"),
+    "nothing": ("corner", "pixel", "whole"),
 }
 
 def _stretched(score_map): return (score_map - score_map.min()) / np.ptp(score_map) # to [0, 1]
@@ -417,6 +418,8 @@ class Protocol:
     stretch: str = "after" # "before" or "after": when it is stretched to [0, 1]
     # "bytes": its 8 bits must exceed int(threshold * largest); "values": it must exceed the threshold
     cut: str = "bytes"
+    # what is scored where nothing was found: "corner", the box 0 0 0 0; "pixel", 0 0 1 1; "whole", the whole input
+    nothing: str = "corner"
 
     def __post_init__(self):
         for field, choices in _CHOICES.items():
@@ -484,21 +487,28 @@ class Protocol:
     def found(self,
         score_map, # (S, S) float in [0, 1], or bool
         threshold=None, # [0, 1]; None: the protocol's own
-    ): # (K, 4) float64 x0 y0 x1 y1, px of the input; nothing found: one box 0 0 0 0
+    ): # (K, 4) float64 x0 y0 x1 y1, px of the input; nothing found: `no_box`
         "The boxes that a score map or a mask says"
         threshold = self.threshold if threshold is None else threshold
         if self.cut == "values":
             score_map, threshold = np.asarray(score_map) > threshold, .5
-        return boxes_from_map(score_map, threshold, self.contours, self.clamp)[0]
+        boxes = boxes_from_map(score_map, threshold, self.contours, self.clamp)[0]
+        return boxes if boxes.any() else self.no_box
+
+    @property
+    def no_box(self): # (1, 4) float64: what its authors' code compares where nothing was found
+        side = {"corner": 0, "pixel": 1, "whole": self.size - self.clamp}[self.nothing]
+        return np.array([[0, 0, side, side]], dtype=np.float64)
 
 # %% ../nbs/05_data.ipynb #data-043
 PROTOCOLS = {protocol.name: protocol for protocol in (
     Protocol("wsoleval", resize=224, squash=True, threshold_rule="sweep", step=.001, inclusive=True, clamp=True,
              map_interpolation="bicubic"),
-    Protocol("locloc", resize=256, squash=False, crop=224),
-    Protocol("locloc_first_box", resize=256, squash=False, crop=224, first_box_only=True),
-    Protocol("tscam", resize=224, squash=True, threshold=.2, inclusive=True),
-    Protocol("bas", resize=256, squash=True, crop=224, contours="pixels", strict=True, stretch="before", cut="values"),
+    Protocol("locloc", resize=256, squash=False, crop=224, nothing="pixel"),
+    Protocol("locloc_first_box", resize=256, squash=False, crop=224, first_box_only=True, nothing="pixel"),
+    Protocol("tscam", resize=224, squash=True, threshold=.2, inclusive=True, nothing="pixel"),
+    Protocol("bas", resize=256, squash=True, crop=224, contours="pixels", strict=True, stretch="before", cut="values",
+        nothing="whole"),
 )}
 
 def get_protocol(

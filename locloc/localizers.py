@@ -50,9 +50,8 @@ class Centred:
             return [Localization(centred_box(picture.shape[:2], self.share)) for picture in pictures]
         across = 1 - np.abs((np.arange(224) + .5) / 112 - 1) # 1 in the middle, 0 at the border
         pyramid = np.minimum(across[:, None], across)
-        boxes = map_boxes(pyramid)
-        return [
-            Localization(scale_boxes(boxes, pyramid.shape, picture.shape[:2]), score_map=pyramid) for picture in pictures]
+        found = (scale_boxes(map_boxes(pyramid), pyramid.shape, picture.shape[:2]) for picture in pictures)
+        return [Localization(boxes, score_map=pyramid) for boxes in found]
 
 # %% ../nbs/30_localizers.ipynb #localizers-007
 def _attend(source, size, pictures):
@@ -89,7 +88,7 @@ class AttentionMap:
             Localization(scale_boxes(map_boxes(a, threshold), a.shape, picture.shape[:2]), score_map=a)
             for picture, a in zip(pictures, maps, strict=True)]
 
-# %% ../nbs/30_localizers.ipynb #08c25522
+# %% ../nbs/30_localizers.ipynb #5fa63c69
 def _from_mask(mask, attention, picture):
     "Localization of a picture from a mask of its squashed copy"
     size = picture.shape[:2]
@@ -116,7 +115,7 @@ class PPD:
         masks = [ppd_mask(a, self.ppd, inputs.shape[1:3]) for a in maps]
         return [_from_mask(*seen) for seen in zip(masks, maps, pictures, strict=True)]
 
-# %% ../nbs/30_localizers.ipynb #8db5f496
+# %% ../nbs/30_localizers.ipynb #1f360532
 class GrabCut:
     "Attention, two thresholds and GrabCut: the paper's pseudo mask (Sec. 3.2)"
     class_specific = False
@@ -142,7 +141,7 @@ class GrabCut:
             masks = list(pool.map(lambda picture, a: grabcut_mask(picture, a, self.params), inputs, maps))
         return [_from_mask(*seen) for seen in zip(masks, maps, pictures, strict=True)]
 
-# %% ../nbs/30_localizers.ipynb #8c0d4227
+# %% ../nbs/30_localizers.ipynb #f1b18ebd
 @dataclass(frozen=True)
 class _Entry:
     make:object       # (source, **options) or (**options) -> Localizer
@@ -165,7 +164,7 @@ def localizer_names()->list:
         names += [f"{name}:{source}" for source in SOURCES] if entry.takes_source else [name]
     return names
 
-# %% ../nbs/30_localizers.ipynb #8118cb67
+# %% ../nbs/30_localizers.ipynb #890105bf
 def _locloc_tiny(**options):
     localizer = GrabCut("locloc-tiny", **options)
     localizer.name = "locloc-tiny"
@@ -178,7 +177,7 @@ register_localizer("ppd", PPD, takes_source=True)
 register_localizer("grabcut", GrabCut, takes_source=True)
 register_localizer("locloc-tiny", _locloc_tiny)
 
-# %% ../nbs/30_localizers.ipynb #5a96c0a5
+# %% ../nbs/30_localizers.ipynb #e02dd839
 def load_localizer(
     name,      # as in `localizer_names`, with any attention source behind the colon; or the folder of a finished run
     **options, # of the method and of its source, such as delta0=.2 or weights="dino.pth"
@@ -191,7 +190,8 @@ def load_localizer(
         return _call(_load_run, str(name), [Path(name)], options)
     near = difflib.get_close_matches(str(name), localizer_names(), 3, .4)
     hint = f"; nearest: {', '.join(near)}" if near else ""
-    raise ValueError(f"no method and no run folder called {str(name)!r}{hint}. There are {', '.join(localizer_names())}")
+    there = ", ".join(localizer_names())
+    raise ValueError(f"no method and no run folder called {str(name)!r}{hint}. There are {there}")
 
 def _make(entry, kind, source, options):
     if entry.takes_source and not source:
@@ -214,7 +214,7 @@ def _load_run(folder, threshold=None):
     model.threshold = model.threshold if threshold is None else float(threshold)
     return model
 
-# %% ../nbs/30_localizers.ipynb #56c159c7
+# %% ../nbs/30_localizers.ipynb #9d915ea6
 _loaded = lru_cache(4)(load_localizer)
 
 def localize(

@@ -90,7 +90,7 @@ def _load_state(path):
     with torch.serialization.safe_globals([argparse.Namespace]): # training options beside the weights
         return torch.load(path, map_location="cpu", weights_only=True)
 
-# %% ../nbs/23_model.ipynb #bcfd15e0
+# %% ../nbs/23_model.ipynb #003a471b
 def _over_whole_picture(score_map, geometry, size):
     "A map of the input -> a map of the picture of this size"
     if geometry.squash and not geometry.crop:
@@ -129,9 +129,9 @@ class LocLoc(nn.Module):
 
     @property
     def fingerprint(self): # computed over all weights
-        parts = {name: _describe_head(getattr(self, name), self.backbone) for name in ("geg", "lfdm")}
+        heads = [f"{type(head).__name__} ({head.layout})" for head in (self.geg, self.lfdm) if head is not None]
         backbone = None if self.backbone is None else self.backbone.name
-        return dict(backbone=backbone, **parts, weights_hash=hash_weights(self.state_dict()),
+        return dict(heads=" and ".join(heads), backbone=backbone, weights_hash=hash_weights(self.state_dict()),
                     threshold=self.threshold, protocol=self.protocol)
 
     @torch.inference_mode()
