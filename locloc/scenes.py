@@ -22,7 +22,7 @@ def _oval(x, y, rx, ry, angles=_TURN):
 def _turned(points, angle): # clockwise on the screen
     return np.asarray(points) @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
-# %% ../nbs/03_scenes.ipynb #f6883e83
+# %% ../nbs/03_scenes.ipynb #802e931f
 def _hsv(h, s, v):
     return tuple(round(255 * channel) for channel in colorsys.hsv_to_rgb(h % 1, np.clip(s, 0, 1), np.clip(v, 0, 1)))
 
