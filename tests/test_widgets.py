@@ -2,7 +2,6 @@
 import asyncio
 import json
 import tracemalloc
-from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,7 +13,7 @@ from locloc.data import load_dataset
 from locloc.masks import PPD_THRESHOLDS, PRESETS, GrabCutParams, make_masks
 from locloc.model import Prediction
 from locloc.widgets import MaskBrowser, PredictionBrowser, SweepPanel, ThresholdTuner, tuning_page
-from locloc.workbench import PANELS, Grid, Setting, Workbench, as_dataset, explain, first_setting, sweep
+from locloc.workbench import PANELS, as_dataset, explain
 
 SCENES = load_dataset("scenes", split="test", count=6)
 
@@ -293,12 +292,6 @@ def test_sweep_in_the_background_can_be_stopped(tuner):
     assert "stopped" in panel.runner.words.value and 2 <= len(panel.table.values) < 6 and not panel.runner.start.disabled
 
 
-def test_sweep_in_threads_is_the_same(tuner):
-    grid, one, two = Grid((.1,), (.4, .7)), Workbench(SCENES), Workbench(SCENES)
-    for a, b in zip(sweep(one, range(4), Setting(), grid, workers=1), sweep(two, range(4), Setting(), grid, workers=3)):
-        assert a[0] == b[0] and np.array_equal(a[1], b[1], equal_nan=True)
-
-
 def test_mask_browser(tmp_path):
     store = make_masks(SCENES.subset(range(4)), tmp_path/"store", progress=False)
     browser = MaskBrowser(store, SCENES)
@@ -346,20 +339,6 @@ def test_prediction_browser(tuner):
     assert tuner.index == 3 and rows[3].id in browser.status.value
 
 
-def test_datasets_from_anywhere(tmp_path):
-    cv2.imwrite(str(tmp_path/"a.png"), SCENES[0].picture)
-    (tmp_path/"sub").mkdir()
-    cv2.imwrite(str(tmp_path/"sub"/"b.png"), SCENES[1].picture)
-    assert [s.id for s in as_dataset(tmp_path)] == ["a.png", "sub/b.png"]
-    assert [s.id for s in as_dataset([str(tmp_path/"sub"/"b.png"), tmp_path/"a.png"])] == ["sub/b.png", "a.png"]
-    assert [s.id for s in as_dataset(tmp_path/"a.png")] == ["a.png"] and as_dataset(SCENES) is SCENES
-    assert as_dataset(tmp_path/"sub").classes == ("",) and len(as_dataset("scenes")) == 800
-    store = make_masks(as_dataset(tmp_path), tmp_path/"store", progress=False)
-    assert store.ids() == ["a", "sub/b"]
-    with pytest.raises(ValueError, match="nowhere"):
-        as_dataset("nowhere")
-
-
 def test_what_is_shown_is_what_is_made(tmp_path):
     tuner = ThresholdTuner(SCENES)
     tuner.params = params = GrabCutParams(.07, .6, .35)
@@ -371,11 +350,6 @@ def test_page_of_all():
     tabs = tuning_page(SCENES, params=GrabCutParams(.1, .5))
     assert [tabs.get_title(i) for i in range(2)] == ["Tuner", "Sweep"] and tabs.children[0].params.delta1 == .5
     assert json.loads(tabs.children[0].params.to_json())["delta0"] == .1
-
-
-def test_first_setting_follows_the_source():
-    assert first_setting(Workbench(SCENES)).params == PRESETS["lowlevel"] and first_setting(Workbench(SCENES, "locloc-tiny")).ppd == PPD_THRESHOLDS["locloc-tiny"]
-    assert replace(first_setting(Workbench(SCENES)), ppd=.1).source == "lowlevel"
 
 
 def test_any_backbone_can_be_the_source():
