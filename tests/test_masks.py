@@ -12,14 +12,11 @@ import pytest
 from PIL import Image
 
 from locloc.attention import load_attention
-from locloc.boxes import box_iou, boxes_from_map
-from locloc.data import Dataset, load_dataset
+from locloc.data import load_dataset
 from locloc.grabcut import PreparedPicture, grabcut
 from locloc.masks import (
-    PPD_THRESHOLDS,
     GrabCutParams,
     MaskStore,
-    choose_params,
     grabcut_mask,
     make_masks,
     ppd_mask,
@@ -199,32 +196,6 @@ def test_killed_run_goes_on(tmp_path):
     for name in ("killed", "whole"):
         make_masks(dataset, tmp_path/name, progress=False)
     assert files(tmp_path/"killed") == files(tmp_path/"whole") and len(files(tmp_path/"whole")) == 17
-
-
-def test_choose_params_agrees_with_one_by_one():
-    dataset, params = load_dataset("scenes", count=3), GrabCutParams(.1, .6, split=.3)
-    rows = choose_params(dataset, grid=[params], thresholds=(.3, .9), batch_size=2, progress=False)
-    cuts = [grabcut_mask(s.picture, load_attention("lowlevel")(s.picture[None])[0], params) for s in dataset]
-    (cut,) = (row for row in rows if row["method"] == "GrabCut")
-    assert cut["setting"] == params
-    assert cut["mask_iou"] == pytest.approx(100 * np.mean([(s.mask & m).sum() / (s.mask | m).sum() for s, m in zip(dataset, cuts)]))
-    hits = [box_iou(boxes_from_map(m, .5, inclusive=True)[0], s.boxes, inclusive=True).max() >= .5 for s, m in zip(dataset, cuts)]
-    assert cut["gt_known"] == pytest.approx(100 * np.mean(hits))
-    assert [row["mask_iou"] for row in rows] == sorted((row["mask_iou"] for row in rows), reverse=True) and len(rows) == 3
-
-def test_choose_params_by_boxes_where_masks_are_not_known():
-    dataset = load_dataset("scenes", count=2)
-    boxes_only = Dataset("boxes", "train", dataset.classes, [replace(s, open_mask=None) for s in dataset], dataset.labels)
-    rows = choose_params(boxes_only, grid=[GrabCutParams(.1, .6, .3)], thresholds=(.05, .3), progress=False)
-    assert all(np.isnan(row["mask_iou"]) for row in rows)
-    assert rows[0]["gt_known"] == max(row["gt_known"] for row in rows)
-
-@pytest.mark.skipif(not os.path.isdir(os.environ.get("LOCLOC_REAL", "")), reason="LOCLOC_REAL does not name a folder of photographs")
-def test_photographs_grabcut_beats_the_hard_threshold():
-    dataset = load_dataset(os.path.join(os.environ["LOCLOC_REAL"], "cub20"), split="test")
-    rows = choose_params(dataset, grid=[GrabCutParams.preset("lowlevel")], thresholds=(PPD_THRESHOLDS["lowlevel"],), workers=2)
-    found = {row["method"]: row["gt_known"] for row in rows}
-    assert found["GrabCut"] >= 78 and found["GrabCut"] > found["PPD"] + 5
 
 
 def test_a_prepared_picture_has_the_same_masks_and_one_kernel():
