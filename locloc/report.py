@@ -76,7 +76,7 @@ class Report:
     header:dict   # what was evaluated with what, name -> text
     settings:dict # the same for machines: protocols, fingerprints of the methods
     rows:tuple    # dicts: table, protocol, method, figures in percent, threshold, origin, n
-    figures:dict=field(default_factory=dict) # figure (as the paper's Fig. 4), curves, ious, extremes: matplotlib Figures
+    figures:dict=field(default_factory=dict) # matplotlib Figures: figure (as the paper's Fig. 4), curves, ious, ...
 
     def to_json(self)->str:
         whole = {"header": self.header, "settings": self.settings, "rows": self.rows}
@@ -210,7 +210,7 @@ def extremes_figure(
             show_boxes(judged.boxes, "predicted", ax)
     return figure
 
-# %% ../nbs/33_report.ipynb #2d690181
+# %% ../nbs/33_report.ipynb #99699e95
 @dataclass(frozen=True)
 class Prediction:
     "What a method said of one picture"
