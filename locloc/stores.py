@@ -75,7 +75,8 @@ def _read_manifest(file):
         raise ValueError(f"{file} is damaged ({wrong}): delete it with its folder, or restore it") from None
 
 def _write_json(file, value, **how):
-    replace_whole(file, lambda aside: aside.write_text(json.dumps(value, indent=1) + "\n"), **how)
+    content = (json.dumps(value, indent=1) + "\n").encode()
+    replace_whole(file, lambda aside: aside.write_bytes(content), **how)
 
 def _files(folder):
     "Iterator over the names of all files below a folder, `/` between; one walk, no look at a file"
@@ -417,7 +418,7 @@ def _bar(total, missing, progress):
     quiet = not progress or os.environ.get("RANK", "0") != "0"
     return tqdm(total=total, initial=total - missing, desc="masks", unit=" pictures", disable=quiet)
 
-# %% ../nbs/14_stores.ipynb #9735ec6b
+# %% ../nbs/14_stores.ipynb #b403a26d
 def pseudo_truth(
     dataset,         # Dataset
     store:MaskStore, # of its pictures
