@@ -78,16 +78,23 @@ class LocalizationAccuracy:
     ):
         if iou is not None and not 0 <= iou <= 1:
             raise ValueError(f"iou must be in [0, 1], got {iou}")
-        rank = None if scores is None else class_rank(scores, label)
-        located = None if iou is None else iou >= self.iou
-        if located is not None:
-            self._count("GT-known Loc", located)
+        self.count(None if scores is None else class_rank(scores, label), iou)
+
+    def count(self,
+        rank:int=None,     # place of the true class, 0 is first; None: not classified
+        iou:float=None,    # best IoU of the box for the true class; None: no box known
+        own_iou:float=None,# of the box for the method's own class, where it is another box; None: the same
+    ):
+        "As `update`, where the place of the class is known"
+        own_iou = iou if own_iou is None else own_iou
+        if iou is not None:
+            self._count("GT-known Loc", iou >= self.iou)
         if rank is not None:
             self._count("Top-1 Cls", rank < 1)
             self._count("Top-5 Cls", rank < 5)
-        if located is not None and rank is not None:
-            self._count("Top-1 Loc", located and rank < 1)
-            self._count("Top-5 Loc", located and rank < 5)
+        if iou is not None and rank is not None:
+            self._count("Top-1 Loc", rank < 1 and own_iou >= self.iou)
+            self._count("Top-5 Loc", rank < 5 and iou >= self.iou)
 
     def _counts(self): # (name, right, seen) of what any picture answered, over all processes
         right, seen = _sum_over_processes(np.stack([self.right, self.seen]))
