@@ -437,7 +437,8 @@ def test_a_trivial_method_has_one_row(scenes):
 
 @pytest.mark.parametrize("options, words", [
     (dict(protocols="cub"), "no protocol"), (dict(protocols=()), "name one"),
-    (dict(localizers=["grabcutt"]), "no method"), (dict(localizers=["whole", "whole"]), "two methods are called whole picture")])
+    (dict(localizers=["grabcutt"]), "no method"),
+    (dict(localizers=["whole", "whole"]), "two methods are called whole picture")])
 def test_bad_calls(scenes, options, words):
     with pytest.raises(ValueError, match=words):
         quiet(scenes, **options)
