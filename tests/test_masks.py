@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -175,27 +176,34 @@ def test_damaged_picture_is_named_and_the_rest_kept(tmp_path):
     with pytest.raises(ValueError, match=r"0\.jpg and cat/0\.png would share"):
         run()
 
-RUN = "from locloc.masks import make_masks; from locloc.data import load_dataset\nif __name__ == '__main__': make_masks(load_dataset('scenes', split='train', count=16), {!r}, workers=2, batch_size=2, progress=False)"
+RUN = "from locloc.masks import make_masks; from locloc.data import load_dataset\nif __name__ == '__main__': make_masks(load_dataset('scenes', split='train', count=24), {!r}, workers=2, batch_size=2, progress=False)"
+
+def ended(process):
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE # nobody has asked for its exit status yet
+    except psutil.NoSuchProcess:
+        return True
 
 def test_killed_run_goes_on(tmp_path):
     "SIGKILL after a few masks; the second run ends with the bytes of an undisturbed one, and no worker is left behind"
     (tmp_path/"run.py").write_text(RUN.format(str(tmp_path/"killed")))
     started = subprocess.Popen([sys.executable, tmp_path/"run.py"])
-    stop = time.time() + 120
-    while len(list(tmp_path.rglob("killed/**/*.png"))) < 3 and time.time() < stop:
+    while len(list(tmp_path.rglob("killed/**/*.png"))) < 3:
+        assert started.poll() is None
         time.sleep(.01)
+    workers = psutil.Process(started.pid).children(recursive=True)
     os.kill(started.pid, signal.SIGKILL)
     started.wait()
-    time.sleep(1)
-    done = len(list(tmp_path.rglob("killed/**/*.png")))
-    assert 3 <= done < 16
-    time.sleep(1)
-    assert done == len(list(tmp_path.rglob("killed/**/*.png")))
+    stop = time.monotonic() + 60
+    while not all(map(ended, workers)):
+        assert time.monotonic() < stop, "a worker is left behind"
+        time.sleep(.01)
+    assert workers and 3 <= len(list(tmp_path.rglob("killed/**/*.png"))) < 24
     next(tmp_path.rglob("killed/**/*.png")).with_name(".00099.png.1.tmp").write_bytes(b"half")
-    dataset = load_dataset("scenes", split="train", count=16)
+    dataset = load_dataset("scenes", split="train", count=24)
     for name in ("killed", "whole"):
         make_masks(dataset, tmp_path/name, progress=False)
-    assert files(tmp_path/"killed") == files(tmp_path/"whole") and len(files(tmp_path/"whole")) == 17
+    assert files(tmp_path/"killed") == files(tmp_path/"whole") and len(files(tmp_path/"whole")) == 25
 
 
 def test_a_prepared_picture_has_the_same_masks_and_one_kernel():

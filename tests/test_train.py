@@ -33,7 +33,7 @@ def command(stage, masks, run, *more):
 def steps(run): return [json.loads(l)["step"] for l in (run/"metrics.jsonl").read_text().splitlines()] if (run/"metrics.jsonl").exists() else []
 
 
-@pytest.mark.parametrize("stage, more", [("geg", ("--unet-dim", "8", "--width", "8", "--epochs", "5", "--cached-views", "0")), ("lfdm", ("--epochs", "4"))])
+@pytest.mark.parametrize("stage, more", [("geg", ("--unet-dim", "8", "--width", "8", "--epochs", "8", "--cached-views", "0")), ("lfdm", ("--epochs", "8"))])
 def test_killed_run_ends_with_the_same_weights(masks, tmp_path, stage, more):
     subprocess.run(command(stage, masks, tmp_path/"whole", *more), check=True, capture_output=True)
     process = subprocess.Popen(command(stage, masks, tmp_path/"killed", *more), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
