@@ -405,7 +405,7 @@ def _make_schedule(config, optimizer, steps_an_epoch):
     return CosineLRScheduler(
         optimizer,
         t_initial=max(1, config.epochs*steps_an_epoch),
-        lr_min=0. if config.cosine else config.lr,
+        lr_min=0. if config.cosine else optimizer.param_groups[0]["lr"], # the scaled one: without a cosine it stays
         warmup_t=config.warmup_epochs*steps_an_epoch,
         warmup_prefix=False,
         t_in_epochs=False,
