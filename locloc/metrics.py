@@ -241,13 +241,15 @@ def _find_starts(pixels, w, cut, starts):
 
 # %% ../nbs/07_metrics.ipynb #metrics-027
 # columns of a look: twice the area of the largest part; of the second largest, or more;
-# y and x of a pixel of the largest (0 0: nobody looked); its box x0 y0 x1 y1
-_AREA, _SECOND, _Y, _X, _BOX = 0, 1, 2, 3, slice(4, 8)
+# y and x of a pixel of the largest (0 0: nobody looked); its box
+_AREA, _SECOND, _Y, _X, _X0, _Y0, _X1, _Y1 = range(8)
+_BOX = slice(_X0, _Y1 + 1)
 
 @_jit
 def _note(look, area, second, box, y, x):
     "Writes all columns of a look"
-    look[_AREA], look[_SECOND], look[_Y], look[_X], look[_BOX] = area, second, y, x, box
+    look[_AREA], look[_SECOND], look[_Y], look[_X] = area, second, y, x
+    look[_X0], look[_Y0], look[_X1], look[_Y1] = box
 
 @_jit
 def _in_another(marks, y, x):
@@ -469,7 +471,7 @@ def MaxBoxAccV2(
     "MaxBoxAcc over IoU .3, .5, .7 and all contours"
     return MaxBoxAcc(ious=(.3, .5, .7), contours="all", **kwargs)
 
-# %% ../nbs/07_metrics.ipynb #095955a2
+# %% ../nbs/07_metrics.ipynb #0b27fb37
 def mask_iou(
     mask:np.ndarray,  # (H, W) bool
     truth:np.ndarray, # (H, W) bool

@@ -18,6 +18,7 @@ from locloc.metrics import (
     PxAP,
     best_ious,
     error_type,
+    mask_iou,
     right_at,
     share_interval,
 )
@@ -28,7 +29,7 @@ said = json.loads((golden / "wsol_metrics_a.json").read_text())
 
 
 def run(metric):
-    for score_map, boxes in zip(data["maps"], data["gt_boxes"]):
+    for score_map, boxes in zip(data["maps"], data["gt_boxes"], strict=True):
         metric.update(score_map, boxes[(boxes >= 0).all(1)])
     return metric
 
@@ -90,19 +91,24 @@ def test_two_processes_agree_with_one():
 
 def test_pxap_equals_wsolevaluation():
     metric = PxAP()
-    for score_map, mask in zip(data["maps"], data["masks"]):
+    for score_map, mask in zip(data["maps"], data["masks"], strict=True):
         metric.update(score_map, mask)
     assert abs(metric.compute() - said["pxap"]) <= 1e-9
+
+
+def random_boxes(rng, size):
+    "Two boxes in a map, (2, 4) x0 y0 x1 y1"
+    h, w = size
+    x, y = np.sort(rng.integers(0, w, (2, 2))), np.sort(rng.integers(0, h, (2, 2)))
+    return np.stack([x[:, 0], y[:, 0], x[:, 1] + 1, y[:, 1] + 1], 1)
 
 
 @pytest.mark.parametrize("inclusive", [True, False])
 @pytest.mark.parametrize("contours", ["largest", "pixels", "all"])
 def test_sweep_equals_drawing_every_box(inclusive, contours):
     rng, thresholds, ious = np.random.default_rng(0), np.arange(0, 1.01, .01), (.3, .5, .7)
-    for score_map in list(data["maps"][:20]) + [np.zeros((9, 9)), np.ones((9, 9)), np.eye(9)]:
-        h, w = score_map.shape
-        x, y = np.sort(rng.integers(0, w, (2, 2))), np.sort(rng.integers(0, h, (2, 2)))
-        truth = np.stack([x[:, 0], y[:, 0], x[:, 1] + 1, y[:, 1] + 1], 1)
+    for score_map in [*data["maps"][:20], np.zeros((9, 9)), np.ones((9, 9)), np.eye(9)]:
+        truth = random_boxes(rng, score_map.shape)
         drawn = best_ious(boxes_from_map(score_map, thresholds, contours, inclusive), truth, inclusive)
         found = right_at(score_map, thresholds, truth, ious, contours, inclusive)
         assert np.array_equal(found, [drawn >= iou for iou in ious])
@@ -119,11 +125,11 @@ def test_sweep_of_any_shape_equals_drawing(blur):
         score_map = (score_map - score_map.min()) / max(np.ptp(score_map), 1e-9)
         if turn % 3 == 0:
             score_map = np.round(4 * score_map) / 4 # many equal areas
-        x, y = np.sort(rng.integers(0, w, (2, 2))), np.sort(rng.integers(0, h, (2, 2)))
-        truth, inclusive = np.stack([x[:, 0], y[:, 0], x[:, 1] + 1, y[:, 1] + 1], 1), bool(turn % 2)
+        truth, inclusive = random_boxes(rng, (h, w)), bool(turn % 2)
         for contours in ("largest", "all"):
             drawn = best_ious(boxes_from_map(score_map, thresholds, contours, inclusive), truth, inclusive)
-            assert np.array_equal(right_at(score_map, thresholds, truth, ious, contours, inclusive), [drawn >= iou for iou in ious])
+            found = right_at(score_map, thresholds, truth, ious, contours, inclusive)
+            assert np.array_equal(found, [drawn >= iou for iou in ious])
 
 
 def test_a_ring_round_the_largest_part_is_seen():
@@ -146,41 +152,78 @@ def test_outer_outlines_are_enough():
 
 
 @pytest.mark.parametrize("box, truths, kind", [
-    ([0, 0, 10, 10], [[0, 0, 10, 10]], "right"), ([0, 0, 5, 5], [[0, 0, 10, 10]], "part"), ([0, 0, 40, 40], [[0, 0, 10, 10]], "too large"),
-    ([0, 0, 30, 10], [[0, 0, 10, 10], [20, 0, 30, 10]], "several objects"), ([50, 50, 60, 60], [[0, 0, 10, 10]], "wrong place"),
-    ([0, 0, 0, 0], [[0, 0, 10, 10]], "wrong place"), ([0, 0, 10, 10], [[5, 5, 5, 5]], "wrong place")])
+    ([0, 0, 10, 10], [[0, 0, 10, 10]], "right"),
+    ([0, 0, 5, 5], [[0, 0, 10, 10]], "part"),
+    ([0, 0, 40, 40], [[0, 0, 10, 10]], "too large"),
+    ([0, 0, 30, 10], [[0, 0, 10, 10], [20, 0, 30, 10]], "several objects"),
+    ([50, 50, 60, 60], [[0, 0, 10, 10]], "wrong place"),
+    ([0, 0, 0, 0], [[0, 0, 10, 10]], "wrong place"),
+    ([0, 0, 10, 10], [[5, 5, 5, 5]], "wrong place"),
+])
 def test_error_types(box, truths, kind):
     assert error_type(box, truths) == kind
     assert error_type(box, truths, class_right=False) == "wrong class"
 
 
-def test_bad_numbers_are_refused():
-    for wrong in (dict(thresholds=[-.5]), dict(thresholds=[np.nan]), dict(thresholds=[])):
-        for metric in (MaxBoxAcc, PxAP):
-            with pytest.raises(ValueError, match="thresholds"):
-                metric(**wrong)
+def test_masks_that_share_half_of_what_they_cover():
+    upper, middle = np.zeros((2, 6, 6), dtype=bool)
+    assert mask_iou(upper, middle) == 1 # two empty masks agree
+    upper[:3] = True
+    assert mask_iou(upper, middle) == 0
+    middle[1:4] = True
+    assert mask_iou(upper, middle) == mask_iou(middle, upper) == .5
+
+
+@pytest.mark.parametrize("wrong", [[-.5], [np.nan], []])
+@pytest.mark.parametrize("metric", [MaxBoxAcc, PxAP])
+def test_bad_thresholds_are_refused(metric, wrong):
+    with pytest.raises(ValueError, match="thresholds"):
+        metric(thresholds=wrong)
+
+
+def test_pxap_wants_ascending_thresholds():
     with pytest.raises(ValueError, match="ascend"):
         PxAP([.5, .2])
-    for wrong in ([[5, 5, 1, 9]], [[0, 0, np.nan, 1]]):
-        with pytest.raises(ValueError, match="finite"):
-            right_at(np.eye(9), .5, wrong)
+
+
+@pytest.mark.parametrize("wrong", [[[5, 5, 1, 9]], [[0, 0, np.nan, 1]]])
+def test_bad_true_boxes_are_refused(wrong):
+    with pytest.raises(ValueError, match="finite"):
+        right_at(np.eye(9), .5, wrong)
+
+
+def test_bad_ious_are_refused():
     with pytest.raises(ValueError, match="ious"):
         right_at(np.eye(9), .5, [[0, 0, 4, 4]], ious=())
     with pytest.raises(ValueError, match="iou must"):
         LocalizationAccuracy().update(None, iou=np.nan)
+
+
+def test_scores_want_a_label():
     with pytest.raises(ValueError, match="label"):
         LocalizationAccuracy().update([1, 2, 3])
+
+
+def test_what_is_refused_is_not_counted():
+    metric = LocalizationAccuracy()
+    with pytest.raises(ValueError, match="label"):
+        metric.update([1, 2, 3], iou=.9)
+    assert metric.compute() == {}
+
+
+def test_nothing_seen():
     with pytest.raises(ValueError, match="no picture"):
         share_interval(0, 0)
     assert np.isnan(MaxBoxAcc().compute()["MaxBoxAcc"])
-
-
-def test_bad_masks_are_refused():
-    with pytest.raises(ValueError, match="255"):
-        PxAP().update(np.zeros((4, 4)), np.full((4, 4), 2))
-    with pytest.raises(ValueError, match="must be"):
-        PxAP().update(np.zeros((4, 4)), np.zeros((4, 5)))
-    with pytest.raises(ValueError, match="finite"):
-        PxAP().update(np.full((4, 4), np.nan), np.zeros((4, 4)))
     with pytest.raises(ValueError, match="no true pixels"):
         PxAP().compute()
+
+
+@pytest.mark.parametrize("score_map, mask, why", [
+    (np.zeros((4, 4)), np.full((4, 4), 2), "255"),
+    (np.zeros((4, 4)), np.zeros((4, 5)), "must be"),
+    (np.full((4, 4), np.nan), np.zeros((4, 4)), "finite"),
+])
+def test_bad_masks_and_maps_are_refused(score_map, mask, why):
+    with pytest.raises(ValueError, match=why):
+        PxAP().update(score_map, mask)
