@@ -1,7 +1,9 @@
 """What the CLS attention costs: a forward pass of ViT-S/16 with it and without, 224 px, random weights.
 
-python benchmarks/attention_cost.py [--device cuda] [--batches 1 16] [--rounds 15] [--threads 1]
-Passes of both kinds take turns, so what else the machine does hits both; the ratio of a round is of two passes that follow each other.
+    python benchmarks/attention_cost.py [--device cuda] [--batches 1 16] [--rounds 15] [--threads 1]
+
+Passes of both kinds take turns, so what else the machine does hits both; the ratio of a round is of two passes that
+follow each other.
 """
 import argparse
 import statistics
@@ -21,6 +23,19 @@ def seconds(vit, images, attention):
     return time.perf_counter() - start
 
 
+def compare(vit, images, rounds):
+    "Milliseconds of each round: passes without attention, passes with it"
+    for attention in (False, True, False, True):
+        seconds(vit, images, attention) # warm-up
+    plain, watched = [], []
+    for i in range(rounds):
+        order = (False, True) if i % 2 else (True, False)
+        took = {attention: 1000 * seconds(vit, images, attention) for attention in order}
+        plain.append(took[False])
+        watched.append(took[True])
+    return plain, watched
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="vit_small_patch16_224")
@@ -35,16 +50,11 @@ def main():
     print("| batch | plain, ms | with attention, ms | ratio | quartiles of the ratio |\n|---|---|---|---|---|")
     for batch in args.batches:
         images = torch.randn(batch, 3, 224, 224, device=args.device)
-        for attention in (False, True, False, True):
-            seconds(vit, images, attention) # warm-up
-        rounds = []
-        for i in range(args.rounds):
-            order = (False, True) if i % 2 else (True, False)
-            took = {a: seconds(vit, images, a) for a in order}
-            rounds.append((took[False], took[True]))
-        plain, with_ = (1000 * statistics.median(t) for t in zip(*rounds))
-        low, ratio, high = statistics.quantiles([b / a for a, b in rounds], n=4)
-        print(f"| {batch} | {plain:.1f} | {with_:.1f} | {ratio:.3f} | {low:.3f}–{high:.3f} |", flush=True)
+        plain, watched = compare(vit, images, args.rounds)
+        ratios = [with_it / without for without, with_it in zip(plain, watched, strict=True)]
+        low, ratio, high = statistics.quantiles(ratios, n=4)
+        print(f"| {batch} | {statistics.median(plain):.1f} | {statistics.median(watched):.1f} "
+              f"| {ratio:.3f} | {low:.3f}–{high:.3f} |", flush=True)
 
 
 if __name__ == "__main__":

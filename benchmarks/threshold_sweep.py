@@ -1,89 +1,132 @@
-"""How much faster the threshold sweep is than a plain loop: MaxBoxAcc on 500 maps of 224 px, both in one process, figures equal.
+"""How much faster the threshold sweep is than a plain loop: MaxBoxAcc on 500 maps of 224 px, figures equal.
 
     python benchmarks/threshold_sweep.py [--maps 500] [--steps .01 .001] [--v2] [--model MODEL --data FOLDER]
 
-The plain loop is the benchmark's own way: at each threshold cv2.threshold, cv2.findContours, the largest contour's box (--v2: all boxes); one call for all IoUs.
-Steps of .01 are 100 thresholds; .001 is wsolevaluation's default and the protocol's, 1,000 of which at most 256 differ.
-With --model the maps are GEG's on test pictures of the folder, protocol `wsoleval`; without, made from a seed.
-Times are of the processor and one thread. The last column is how much sooner two threads are done with all maps than one, as `evaluate` sweeps them.
+Both in one process. The plain loop is the benchmark's own way: at each threshold cv2.threshold, cv2.findContours, the
+largest contour's box (--v2: all boxes); one call for all IoUs. Steps of .01 are 100 thresholds; .001 is
+wsolevaluation's default and the protocol's, 1,000 of which at most 256 differ. With --model the maps are GEG's on test
+pictures of the folder, protocol `wsoleval`; without, made from a seed. Times are of the processor and one thread. The
+last column is how much sooner two threads are done with all maps than one, as `evaluate` sweeps them.
 """
 import argparse
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from itertools import product
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from locloc.data import get_protocol, load_dataset
 from locloc.metrics import MaxBoxAcc, MaxBoxAccV2, best_ious
+from locloc.model import LocLoc
 
 SIZE = 224
 
 
-def localizer(rng): # what GEG makes: one object with a ragged outline, 112 px, steep
+@dataclass(frozen=True)
+class Question:
+    "One map and the boxes that it should find"
+    score_map:np.ndarray # (224, 224) float64, [0, 1]
+    boxes:np.ndarray     # (K, 4) true boxes, px
+
+
+def localizer(rng):
+    "What GEG makes: one object with a ragged outline, 112 px, steep"
     y, x = np.mgrid[:112, :112]
     (cx, cy), (rx, ry) = rng.uniform(35, 75, 2), rng.uniform(12, 30, 2)
-    distance = ((x - cx)/rx)**2 + ((y - cy)/ry)**2 + cv2.GaussianBlur(rng.standard_normal((112, 112)), (0, 0), 4)*3
+    ragged = cv2.GaussianBlur(rng.standard_normal((112, 112)), (0, 0), 4)*3
+    distance = ((x - cx)/rx)**2 + ((y - cy)/ry)**2 + ragged
     return 1/(1 + np.exp(4*(distance - 1)))
 
 
-def attention(rng): # 14 x 14 tokens, several peaks
+def attention(rng):
+    "14 x 14 tokens, several peaks"
     y, x = np.mgrid[:14, :14]
     cx, cy = rng.uniform(4, 10, 2)
     return rng.random((14, 14))**2*np.exp(-((x - cx)**2 + (y - cy)**2)/20)
 
 
-def smooth(rng): return cv2.GaussianBlur(rng.random((SIZE, SIZE)), (0, 0), 20)
-def noise(rng): return cv2.GaussianBlur(rng.random((SIZE, SIZE)), (0, 0), 2)
+def smooth(rng):
+    return cv2.GaussianBlur(rng.random((SIZE, SIZE)), (0, 0), 20)
 
 
-def made(kind, rng):
-    score_map = cv2.resize(kind(rng), (SIZE, SIZE))
-    (w, h), (x, y) = rng.uniform(50, 180, 2), rng.random(2)
-    x, y = x*(SIZE - w), y*(SIZE - h)
-    return (score_map - score_map.min())/np.ptp(score_map), np.floor([[x, y, x + w, y + h]])
+def noise(rng):
+    return cv2.GaussianBlur(rng.random((SIZE, SIZE)), (0, 0), 2)
 
 
-def all_made(kind, count):
-    rng = np.random.default_rng(0)
-    return [made(kind, rng) for _ in range(count)]
+def make_questions(kind, count):
+    rng, questions = np.random.default_rng(0), []
+    for _ in range(count):
+        score_map = cv2.resize(kind(rng), (SIZE, SIZE))
+        (w, h), (x, y) = rng.uniform(50, 180, 2), rng.random(2)
+        x, y = x*(SIZE - w), y*(SIZE - h)
+        score_map = (score_map - score_map.min())/np.ptp(score_map)
+        questions.append(Question(score_map, np.floor([[x, y, x + w, y + h]])))
+    return questions
 
 
-def of_model(model, data, count): # GEG's maps and the true boxes
-    from locloc.data import get_protocol, load_dataset
-    from locloc.model import LocLoc
-    model, protocol = LocLoc.load(model), get_protocol("wsoleval")
+def ask_model(folder, data, count):
+    "GEG's maps and the true boxes of test pictures"
+    model, protocol, questions = LocLoc.load(folder), get_protocol("wsoleval"), []
     for sample in load_dataset(data, split="test").subset(count):
         picture = protocol.picture(sample.picture)
         activation, _ = model(model.backbone.normalize(picture[None]))
-        yield protocol.score_map(activation[0, 0].detach().numpy()).astype(np.float64), protocol.boxes(sample.boxes, sample.picture.shape[:2], True)
+        score_map = protocol.score_map(activation[0, 0].detach().numpy()).astype(np.float64)
+        questions.append(Question(score_map, protocol.boxes(sample.boxes, sample.picture.shape[:2], True)))
+    return questions
 
 
-def plain(score_map, truth, thresholds, every):
-    pixels, boxes = (score_map*255).astype(np.uint8), []
+def plain(question, thresholds, every):
+    "Best IoU at each threshold, as a plain loop finds it"
+    pixels, boxes = (question.score_map*255).astype(np.uint8), []
     for threshold in thresholds:
         kept = cv2.threshold(pixels, int(threshold*pixels.max()), 255, cv2.THRESH_BINARY)[1]
-        found = cv2.findContours(kept, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[0]
+        outlines = cv2.findContours(kept, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[0]
         if not every:
-            found = [max(found, key=cv2.contourArea)]
-        boxes.append([(x, y, min(x + w, SIZE - 1), min(y + h, SIZE - 1)) for x, y, w, h in map(cv2.boundingRect, found)])
-    return best_ious(boxes, truth, inclusive=True)
+            outlines = [max(outlines, key=cv2.contourArea)]
+        found = [cv2.boundingRect(outline) for outline in outlines]
+        boxes.append([(x, y, min(x + w, SIZE - 1), min(y + h, SIZE - 1)) for x, y, w, h in found])
+    return best_ious(boxes, question.boxes, inclusive=True)
 
 
-def timed(function):
+def swept(metric, question):
+    return metric.answers(question.score_map, question.boxes)
+
+
+def timed(function, questions, *args):
+    "What it returns for each, and ms of the processor for all"
     start = time.process_time()
-    return function(), 1e3*(time.process_time() - start)
+    return [function(question, *args) for question in questions], 1e3*(time.process_time() - start)
 
 
-def twice_as_fast(metric, maps): # wall time of one thread over that of two
+def gain_of_two_threads(metric, questions):
+    "Wall time of one thread over that of two"
     took = []
     for threads in (1, 2):
         with ThreadPoolExecutor(threads) as pool:
             start = time.perf_counter()
-            list(pool.map(lambda m: metric.answers(*m), maps))
+            list(pool.map(lambda question: swept(metric, question), questions))
             took.append(time.perf_counter() - start)
     return took[0]/took[1]
+
+
+def compare(name, questions, step, v2):
+    "Print one row"
+    thresholds = np.arange(0, 1, step)
+    metric = (MaxBoxAccV2 if v2 else MaxBoxAcc)(thresholds=thresholds)
+    swept(metric, questions[0]) # compiled, or read from disk
+    slow = fast = 0
+    for k in range(0, len(questions), 5): # in turn, so that a busy machine is busy for both
+        block = questions[k:k + 5]
+        best, took = timed(plain, block, thresholds, v2)
+        slow += took
+        answers, took = timed(lambda question: swept(metric, question), block)
+        fast += took
+        right = [[ious >= iou for iou in metric.ious] for ious in best]
+        assert np.array_equal(answers, right), "the figures differ"
+    slow, fast = slow/len(questions), fast/len(questions)
+    gain = gain_of_two_threads(metric, questions)
+    print(f"{name:<12}{step:>6g}{slow:>9.2f} ms{fast:>7.3f} ms{slow/fast:>8.1f}{gain:>11.2f}", flush=True)
 
 
 def main():
@@ -96,20 +139,15 @@ def main():
     args = parser.parse_args()
     if bool(args.model) != bool(args.data):
         parser.error("--model and --data go together")
-    kinds = {"GEG": lambda: list(of_model(args.model, args.data, args.maps))} if args.model else {kind.__name__: partial(all_made, kind, args.maps) for kind in (localizer, attention, smooth, noise)}
     cv2.setNumThreads(1)
+    if args.model:
+        questions = {"GEG": ask_model(args.model, args.data, args.maps)}
+    else:
+        questions = {kind.__name__: make_questions(kind, args.maps) for kind in (localizer, attention, smooth, noise)}
     print(f"{'maps':<12}{'step':>6}{'plain':>12}{'sweep':>10}{'ratio':>8}{'2 threads':>11}")
-    for step, (name, maps) in product(args.steps, ((name, make()) for name, make in kinds.items())):
-        thresholds, times = np.arange(0, 1, step), []
-        metric = (MaxBoxAccV2 if args.v2 else MaxBoxAcc)(thresholds=thresholds)
-        metric.answers(*maps[0]) # compiled, or read from disk
-        for block in (maps[k:k + 5] for k in range(0, len(maps), 5)): # in turn, so that a busy machine is busy for both
-            drawn, slow = timed(lambda: [plain(*m, thresholds, args.v2) for m in block])
-            answers, fast = timed(lambda: [metric.answers(*m) for m in block])
-            assert np.array_equal(answers, [[ious >= iou for iou in metric.ious] for ious in drawn]), "the figures differ"
-            times.append((slow, fast))
-        slow, fast = np.sum(times, 0)/len(maps)
-        print(f"{name:<12}{step:>6g}{slow:>9.2f} ms{fast:>7.3f} ms{slow/fast:>8.1f}{twice_as_fast(metric, maps):>11.2f}", flush=True)
+    for step in args.steps:
+        for name, asked in questions.items():
+            compare(name, asked, step, args.v2)
 
 
 if __name__ == "__main__":

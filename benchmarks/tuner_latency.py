@@ -1,10 +1,15 @@
-"""How fast the tuner answers: slider message -> new bytes in the kernel, fast and exact frames; with --browser slider -> pixels in Chromium.
+"""How fast the tuner answers: slider message -> new bytes in the kernel; with --browser slider -> pixels in Chromium.
 
-python benchmarks/tuner_latency.py [--data FOLDER] [--attention lowlevel] [--sizes 224 448] [--rounds 40] [--browser]
-A frame is all six panels with their words. Pictures' attention is there already, as it is while a slider is dragged. Without --data: scenes.
+    python benchmarks/tuner_latency.py [--data FOLDER] [--attention lowlevel] [--sizes 224 448] [--rounds 40]
+                                       [--browser]
+
+Fast and exact frames. A frame is all six panels with their words. Pictures' attention is there already, as it is while
+a slider is dragged. Without --data: scenes.
 """
 import argparse
 import os
+import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -21,8 +26,11 @@ from locloc.widgets import ThresholdTuner
 
 def settings(tuner, rounds):
     "Positions of both handles near the preset's, seeded"
-    rng, p = np.random.default_rng(0), tuner.params
-    return [replace(tuner.setting, params=replace(p, delta0=float(rng.uniform(.02, .2)), delta1=float(rng.uniform(.45, .85)))) for _ in range(rounds)]
+    rng, found = np.random.default_rng(0), []
+    for _ in range(rounds):
+        delta0, delta1 = float(rng.uniform(.02, .2)), float(rng.uniform(.45, .85))
+        found.append(replace(tuner.setting, params=replace(tuner.params, delta0=delta0, delta1=delta1)))
+    return found
 
 
 def in_the_kernel(tuner, fast, rounds, pictures=8):
@@ -42,18 +50,20 @@ def in_the_browser(data, attention, size, presses):
     sys.path.insert(0, str(Path(__file__).parents[1]/"tests"))
     import test_browser as t
     with tempfile.TemporaryDirectory() as folder, t.playwright.sync_playwright() as p:
-        import re
-        import subprocess
         log, port = Path(folder)/"log", t.free_port()
-        code = f"from locloc.cli import main; main({['tune', data, '--attention', attention, '--size', str(size), '--no-browser', '--port', str(port)]})"
+        command = ["tune", data, "--attention", attention, "--size", str(size), "--no-browser", "--port", str(port)]
+        code = f"from locloc.cli import main; main({command})"
         with log.open("w") as said:
-            process = subprocess.Popen([sys.executable, "-c", code], cwd=folder, stdout=said, stderr=said, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+            process = subprocess.Popen([sys.executable, "-c", code], cwd=folder, stdout=said, stderr=said,
+                                       env=os.environ | {"PYTHONUNBUFFERED": "1"})
         try:
             t.wait_for(port, process, log)
             time.sleep(1)
-            page = p.chromium.launch(executable_path=t.chromium, args=t.FLAGS).new_page(viewport=dict(width=1440, height=900))
+            browser = p.chromium.launch(executable_path=t.chromium, args=t.FLAGS)
+            page = browser.new_page(viewport=dict(width=1440, height=900))
             page.goto(re.search(r"http://\S+", log.read_text())[0])
-            page.wait_for_function("() => document.querySelector('.locloc-panel-grabcut')?.naturalWidth > 100", timeout=90_000)
+            panel = "() => document.querySelector('.locloc-panel-grabcut')?.naturalWidth > 100"
+            page.wait_for_function(panel, timeout=90_000)
             page.wait_for_timeout(1500)
             return page.evaluate(WATCH, presses)
         finally:
@@ -61,14 +71,22 @@ def in_the_browser(data, attention, size, presses):
 
 
 WATCH = """async presses => {
-    const handle = document.querySelector('.locloc-deltas .noUi-handle-upper'), image = document.querySelector('.locloc-panel-trimap')
-    const mask = document.querySelector('.locloc-panel-grabcut'), words = () => document.querySelector('.locloc-tuner').innerText
-    const shown = (element, before) => new Promise(done => { const look = () => element.src !== before && element.complete ? requestAnimationFrame(() => done(performance.now())) : requestAnimationFrame(look); look() })
+    const handle = document.querySelector('.locloc-deltas .noUi-handle-upper')
+    const mask = document.querySelector('.locloc-panel-grabcut')
+    const words = () => document.querySelector('.locloc-tuner').innerText
+    const press = key => handle.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true}))
+    const shown = before => new Promise(done => {
+        const look = () => {
+            if (mask.src !== before && mask.complete) requestAnimationFrame(() => done(performance.now()))
+            else requestAnimationFrame(look)
+        }
+        look()
+    })
     const first = [], exact = []
     for (let i = 0; i < presses; i++) {
         const before = mask.src, start = performance.now()
-        for (const key of Array(3).fill('ArrowLeft')) handle.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true}))
-        first.push(await shown(mask, before) - start)
+        for (const key of Array(3).fill('ArrowLeft')) press(key)
+        first.push(await shown(before) - start)
         while (words().includes('≈')) await new Promise(requestAnimationFrame)
         exact.push(performance.now() - start)
         await new Promise(done => setTimeout(done, 500))
@@ -77,7 +95,9 @@ WATCH = """async presses => {
 }"""
 
 
-def row(name, seconds): return f"| {name} | {np.percentile(seconds, 50) * 1000:.0f} | {np.percentile(seconds, 95) * 1000:.0f} | {len(seconds)} |"
+def print_row(name, seconds):
+    middle, slow = np.percentile(seconds, [50, 95]) * 1000
+    print(f"| {name} | {middle:.0f} | {slow:.0f} | {len(seconds)} |", flush=True)
 
 
 def main():
@@ -88,17 +108,18 @@ def main():
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--browser", action="store_true")
     args = parser.parse_args()
-    print(f"{args.data}, {args.attention}, {cv2.getNumThreads()} OpenCV and {torch.get_num_threads()} torch threads\n\n| six panels | p50, ms | p95, ms | n |\n|---|---:|---:|---:|")
+    print(f"{args.data}, {args.attention}, {cv2.getNumThreads()} OpenCV and {torch.get_num_threads()} torch threads\n\n"
+          "| six panels | p50, ms | p95, ms | n |\n|---|---:|---:|---:|")
     dataset = load_dataset(args.data).subset(40)
     for size in args.sizes:
         tuner = ThresholdTuner(dataset, args.attention, size=size)
-        for kind, fast, rounds in (("fast", True, args.rounds), ("exact", False, args.rounds)):
-            in_the_kernel(tuner, fast, 8)
-            print(row(f"{size} px, {kind}, kernel", in_the_kernel(tuner, fast, rounds)), flush=True)
+        for kind, fast in (("fast", True), ("exact", False)):
+            in_the_kernel(tuner, fast, 8) # warm-up
+            print_row(f"{size} px, {kind}, kernel", in_the_kernel(tuner, fast, args.rounds))
         if args.browser:
             found = in_the_browser(args.data, args.attention, size, 12)
-            print(row(f"{size} px, slider → pixels, first", np.array(found["first"]) / 1000))
-            print(row(f"{size} px, slider → pixels, exact (after .15 s of rest)", np.array(found["exact"]) / 1000), flush=True)
+            print_row(f"{size} px, slider → pixels, first", np.array(found["first"]) / 1000)
+            print_row(f"{size} px, slider → pixels, exact (after .15 s of rest)", np.array(found["exact"]) / 1000)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PICTURE_SUFFIXES', 'PROTOCOLS', 'PictureError', 'open_picture', 'Sample', 'Samples', 'Dataset', 'load_dataset',
-           'Geometry', 'Protocol', 'get_protocol', 'trivial_boxes', 'mean_box']
+           'Geometry', 'Protocol', 'get_protocol', 'register_protocol', 'trivial_boxes', 'mean_box']
 
 # %% ../nbs/05_data.ipynb #data-003
 from collections.abc import Callable, Sequence
@@ -520,6 +520,12 @@ def get_protocol(
     if name not in PROTOCOLS:
         raise ValueError(f"no protocol {name!r}: expected one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
+
+def register_protocol(
+    protocol, # Protocol; one of the same name is replaced
+):
+    "Make a protocol known by its name"
+    PROTOCOLS[protocol.name] = protocol
 
 # %% ../nbs/05_data.ipynb #data-048
 def trivial_boxes(

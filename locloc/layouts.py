@@ -303,7 +303,7 @@ def _read_csv(folder, split):
         keep = np.flatnonzero(np.asarray(splits) == split_numbers[split])
     classes = sorted(class_numbers)
     alphabetical = {name: k for k, name in enumerate(classes)}
-    final = [alphabetical[name] for name in class_numbers] # of each number in order of appearance
+    final = [alphabetical[name] for name in class_numbers] # number as it appeared -> alphabetical number
     built.labels = array("i", [final[label] for label in built.labels])
     return built.index(path, classes, keep)
 

@@ -1,5 +1,7 @@
 "Sweeps: many settings on the same attention maps, in threads, in processes, judged alike"
+import gc
 import os
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from locloc.attention import load_attention
 from locloc.boxes import box_iou, boxes_from_map
 from locloc.data import Dataset, load_dataset
 from locloc.masks import GrabCutParams, grabcut_mask, preset
-from locloc.sweeps import Grid, choose_params, sweep
+from locloc.sweeps import Grid, choose_params, kept_sweeps, sweep
 from locloc.workbench import Setting, Workbench
 
 SCENES = load_dataset("scenes", split="test", count=6)
@@ -23,6 +25,18 @@ def test_sweep_in_threads_is_the_same():
     for (i, values), (j, same) in zip(alone, together, strict=True):
         assert i == j
         assert np.array_equal(values, same, equal_nan=True)
+
+
+def test_what_was_measured_is_kept_as_long_as_its_bench():
+    bench, grid = Workbench(SCENES), Grid((.1,), (.4,))
+    list(sweep(bench, range(2), Setting(), grid))
+    list(sweep(bench, range(3), replace(Setting(), params=GrabCutParams(.3, .9, Setting().params.split)), grid))
+    assert kept_sweeps(bench).made == 3
+    assert kept_sweeps(Workbench(SCENES)).made == 0
+    gone = weakref.ref(bench)
+    del bench
+    gc.collect()
+    assert gone() is None
 
 
 def test_choose_params_agrees_with_one_by_one():
@@ -44,6 +58,11 @@ def test_choose_params_puts_the_best_first():
     rows = choose_params(SCENES.subset(3), grid=[GrabCutParams(.1, .6, .3)], thresholds=(.3, .9), progress=False)
     assert len(rows) == 3
     assert [row["mask_iou"] for row in rows] == sorted((row["mask_iou"] for row in rows), reverse=True)
+
+
+def test_choose_params_in_processes_is_the_same():
+    how = dict(grid=[GrabCutParams(.1, .6, .3)], thresholds=(.3,), batch_size=1, progress=False)
+    assert choose_params(SCENES.subset(2), workers=2, **how) == choose_params(SCENES.subset(2), **how)
 
 
 def test_choose_params_by_boxes_where_masks_are_not_known():

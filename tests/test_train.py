@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from locloc.backbone import load_backbone
 from locloc.data import load_dataset
-from locloc.masks import make_masks
+from locloc.stores import make_masks
 from locloc.train import GEGConfig, LFDMConfig, train
 
 COUNT = 24
@@ -26,35 +27,47 @@ def masks(tmp_path_factory):
 
 
 def command(stage, masks, run, *more):
-    return [sys.executable, "-m", "locloc.train", stage, "--preset", "tiny", "--count", str(COUNT), "--batch", "8", "--masks", str(masks), "--run", str(run),
-            "--crop", "96", "--resize", "112", *more]
+    small = "--preset tiny --batch 8 --crop 96 --resize 112".split()
+    paths = "--masks", str(masks), "--run", str(run)
+    return [sys.executable, "-m", "locloc.train", stage, *small, "--count", str(COUNT), *paths, *more]
 
 
-def steps(run): return [json.loads(l)["step"] for l in (run/"metrics.jsonl").read_text().splitlines()] if (run/"metrics.jsonl").exists() else []
+def steps(run):
+    file = run/"metrics.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [json.loads(line)["step"] for line in lines]
 
 
-@pytest.mark.parametrize("stage, more", [("geg", ("--unet-dim", "8", "--width", "8", "--epochs", "5", "--cached-views", "0")), ("lfdm", ("--epochs", "4"))])
+def same_weights(a, b): return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("stage, more", [
+    ("geg", "--unet-dim 8 --width 8 --epochs 8 --cached-views 0".split()),
+    ("lfdm", "--epochs 8".split()),
+])
 def test_killed_run_ends_with_the_same_weights(masks, tmp_path, stage, more):
-    subprocess.run(command(stage, masks, tmp_path/"whole", *more), check=True, capture_output=True)
-    process = subprocess.Popen(command(stage, masks, tmp_path/"killed", *more), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while len(steps(tmp_path/"killed")) < 4 and process.poll() is None:
+    whole, killed = tmp_path/"whole", tmp_path/"killed"
+    subprocess.run(command(stage, masks, whole, *more), check=True, capture_output=True)
+    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command(stage, masks, killed, *more), **quiet)
+    while len(steps(killed)) < 4 and process.poll() is None:
         time.sleep(.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
-    assert not (tmp_path/"killed"/"model").exists()
-    subprocess.run(command(stage, masks, tmp_path/"killed", *more), check=True, capture_output=True)
-    whole, killed = (load_file(tmp_path/name/"model"/"model.safetensors") for name in ("whole", "killed"))
-    assert whole.keys() == killed.keys() and all(torch.equal(whole[k], killed[k]) for k in whole)
-    assert steps(tmp_path/"killed") == steps(tmp_path/"whole")
+    assert not (killed/"model").exists()
+    subprocess.run(command(stage, masks, killed, *more), check=True, capture_output=True)
+    weights = [load_file(run/"model"/"model.safetensors") for run in (whole, killed)]
+    assert same_weights(*weights)
+    assert steps(killed) == steps(whole)
 
 
 def test_the_backbone_does_not_learn(masks, tmp_path):
-    from locloc.backbone import load_backbone
-    config = replace(LFDMConfig.of("tiny"), count=COUNT, epochs=1, batch=8, crop=96, resize=112, masks=masks, run=tmp_path/"run")
-    model, untouched = train(config, progress=False), load_backbone("locloc-tiny")
-    assert all(torch.equal(a, b) for a, b in zip(model.backbone.state_dict().values(), untouched.state_dict().values()))
-    assert any(not torch.equal(a, b) for a, b in zip(model.lfdm.state_dict().values(),
-               type(model.lfdm).from_backbone(untouched, len(model.classes), layout="paper").state_dict().values()))
+    small = dict(count=COUNT, epochs=1, batch=8, crop=96, resize=112)
+    model = train(replace(LFDMConfig.of("tiny"), **small, masks=masks, run=tmp_path/"run"), progress=False)
+    untouched = load_backbone("locloc-tiny")
+    assert same_weights(model.backbone.state_dict(), untouched.state_dict())
+    trained = model.lfdm.blocks.state_dict()
+    assert not same_weights(trained, untouched.model.blocks.state_dict())
 
 
 def test_missing_masks_are_named(tmp_path, masks):
@@ -65,15 +78,19 @@ def test_missing_masks_are_named(tmp_path, masks):
 
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path, masks):
-    config = replace(GEGConfig.of("tiny"), count=8, epochs=1, batch=8, unet_dim=8, width=8, crop=64, resize=64, cached_views=1, masks=masks, run=tmp_path/"run")
+    small = dict(count=8, epochs=1, batch=8, unet_dim=8, width=8, crop=64, resize=64, cached_views=1)
+    config = replace(GEGConfig.of("tiny"), **small, masks=masks, run=tmp_path/"run")
     first = train(config, progress=False)
     again = train(config, progress=False)
-    assert all(torch.equal(a, b) for a, b in zip(first.geg.state_dict().values(), again.geg.state_dict().values()))
-    with pytest.raises(ValueError, match="lr is 0.001, wanted 0.1"):
+    assert same_weights(first.geg.state_dict(), again.geg.state_dict())
+    with pytest.raises(ValueError, match="lr is 0.001 there and 0.1 here") as refused:
         train(replace(config, lr=.1), progress=False)
+    assert str(config.run) in str(refused.value) and "--no-resume" in str(refused.value)
 
 
 def test_help_teaches():
-    shown = subprocess.run([sys.executable, "-m", "locloc.train", "geg", "--help"], check=True, capture_output=True, text=True, env=os.environ | {"COLUMNS": "160"}).stdout
+    command = [sys.executable, "-m", "locloc.train", "geg", "--help"]
+    wide = os.environ | {"COLUMNS": "160"}
+    shown = subprocess.run(command, check=True, capture_output=True, text=True, env=wide).stdout
     for words in ("--preset", "--masks", "learning rate at its peak", "--resume"):
         assert words in shown
