@@ -1,28 +1,58 @@
-"Attention maps and sources: edge cases, and how well `lowlevel` points at things"
+"Attention maps and sources: edge cases, the registry, and how well `lowlevel` points at things"
 import json
 import os
 import pickle
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from locloc.attention import attention_map, centre_prior, load_attention
+from locloc.attention import (
+    Agreement,
+    CLSAttention,
+    Source,
+    attention_map,
+    centre_prior,
+    load_attention,
+    register_source,
+)
+from locloc.backbone import load_backbone
 from locloc.boxes import box_iou, boxes_from_map
+from locloc.data import get_protocol, load_dataset
 from locloc.scenes import make_scene
 
 
-def test_attention_map_is_the_mean_of_chosen_rows():
-    rows = torch.rand(3, 4, 2, 5, 7)
-    stretch = lambda a: (a - a.amin((1, 2), True)) / (a.amax((1, 2), True) - a.amin((1, 2), True))
-    torch.testing.assert_close(attention_map(rows), stretch(rows.mean(2).mean(1)))
-    torch.testing.assert_close(attention_map(rows, layers=(1, -1), heads=0), stretch((rows[:, 1, 0] + rows[:, 3, 0]) / 2))
+@pytest.fixture
+def rows():
+    return torch.rand(3, 4, 2, 5, 7)
+
+
+def stretched(maps):
+    low, high = maps.amin((1, 2), True), maps.amax((1, 2), True)
+    return (maps - low) / (high - low)
+
+
+def test_attention_map_is_the_mean_of_all_rows(rows):
+    torch.testing.assert_close(attention_map(rows), stretched(rows.mean(2).mean(1)))
+
+
+def test_attention_map_is_the_mean_of_chosen_rows(rows):
+    expected = stretched((rows[:, 1, 0] + rows[:, 3, 0]) / 2)
+    torch.testing.assert_close(attention_map(rows, layers=(1, -1), heads=0), expected)
+
+
+def test_attention_map_of_half_precision_is_float32(rows):
     assert attention_map(rows.half()).dtype == torch.float32
+
+
+def test_attention_map_of_constant_rows_is_zero():
     assert attention_map(torch.full((1, 1, 1, 3, 3), .2)).eq(0).all()
 
 
-@pytest.mark.parametrize("wrong", [dict(layers=4), dict(layers=-5), dict(heads=()), dict(heads=(0, 2)), dict(layers=.5)])
+@pytest.mark.parametrize("wrong", [
+    dict(layers=4), dict(layers=-5), dict(layers=.5), dict(heads=()), dict(heads=(0, 2))])
 def test_attention_map_refuses(wrong):
     with pytest.raises(ValueError, match="must be numbers from"):
         attention_map(torch.rand(1, 4, 2, 3, 3), **wrong)
@@ -47,13 +77,17 @@ def test_lowlevel_depends_on_each_picture_alone():
 
 def test_lowlevel_sees_more_than_the_centre():
     scenes = [make_scene(i, "test") for i in range(24)]
-    maps = load_attention("lowlevel")(np.stack([s[0] for s in scenes]))
-    cells = np.stack([s[1].reshape(112, 2, 112, 2).mean((1, 3)) for s in scenes])
-    inside = lambda a: (a * cells).sum((1, 2)) / a.sum((1, 2)) # share of a map that lies on the figure
-    assert inside(maps).mean() > inside(centre_prior(112, 112)[None]).mean() + .1
+    maps = load_attention("lowlevel")(np.stack([scene[0] for scene in scenes]))
+    masks = np.stack([scene[1] for scene in scenes])
+    figures = masks.reshape(24, 112, 2, 112, 2).mean((2, 4)) # (B, 224, 224) -> (B, 112, 112)
+    def mean_share_on_the_figure(maps):
+        return ((maps * figures).sum((1, 2)) / maps.sum((1, 2))).mean()
+    assert mean_share_on_the_figure(maps) > mean_share_on_the_figure(centre_prior(112, 112)[None]) + .1
 
 
-@pytest.mark.parametrize("pictures", [np.zeros((8, 8, 3), np.uint8), np.zeros((1, 8, 8, 3)), np.zeros((1, 8, 8, 4), np.uint8), np.zeros((1, 0, 8, 3), np.uint8)])
+@pytest.mark.parametrize("pictures", [
+    np.zeros((8, 8, 3), np.uint8), np.zeros((1, 8, 8, 3)), np.zeros((1, 8, 8, 4), np.uint8),
+    np.zeros((1, 0, 8, 3), np.uint8)])
 def test_sources_refuse_what_is_no_picture(pictures):
     with pytest.raises(ValueError, match="wanted pictures"):
         load_attention("lowlevel")(pictures)
@@ -64,25 +98,127 @@ def test_lowlevel_has_no_options():
         load_attention("lowlevel", layers=1)
 
 
-def test_backbone_source():
+def load_small_vit():
+    return load_attention("deit_tiny", weights=False, depth=2, layers=0)
+
+
+@pytest.fixture(scope="module")
+def vit_source():
     torch.manual_seed(0)
-    source = load_attention("deit_tiny", weights=False, depth=2, layers=0)
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 40, 95, 3), np.uint8)
-    maps = source(pictures)
-    assert maps.shape == (2, 2, 6) and maps.dtype == np.float32 and source.name == "deit_tiny" # nearest multiples of 16
-    again = pickle.loads(pickle.dumps(source))
-    np.testing.assert_array_equal(again(pictures), maps)
-    assert json.dumps(again.fingerprint) == json.dumps(source.fingerprint)
-    assert source.fingerprint != load_attention("deit_tiny", weights=False, depth=2, layers=0).fingerprint # other random weights
+    return load_small_vit()
+
+
+@pytest.fixture
+def wide_pictures():
+    return np.random.default_rng(0).integers(0, 256, (2, 40, 95, 3), np.uint8)
+
+
+def test_backbone_source_takes_the_nearest_multiples_of_16(vit_source, wide_pictures):
+    maps = vit_source(wide_pictures)
+    assert maps.shape == (2, 2, 6) and maps.dtype == np.float32
+
+
+def test_backbone_source_has_the_name_of_its_backbone(vit_source):
+    assert vit_source.name == "deit_tiny"
+
+
+def test_backbone_source_can_be_pickled(vit_source, wide_pictures):
+    again = pickle.loads(pickle.dumps(vit_source))
+    np.testing.assert_array_equal(again(wide_pictures), vit_source(wide_pictures))
+    assert json.dumps(again.fingerprint) == json.dumps(vit_source.fingerprint)
+
+
+def test_other_weights_have_another_fingerprint(vit_source):
+    assert load_small_vit().fingerprint != vit_source.fingerprint # weights are drawn anew
+
+
+class Bright:
+    "Attention source: the brighter, the more attention"
+    name, fingerprint = "bright", dict(name="bright", version=1)
+
+    def __call__(self, pictures):
+        return (pictures[:, ::8, ::8].mean(-1) / 255).astype(np.float32)
+
+
+class Dark(Bright):
+    "And its opposite, on a finer grid"
+    name, fingerprint = "dark", dict(name="dark", version=1)
+
+    def __call__(self, pictures):
+        return (1 - pictures[:, ::4, ::4].mean(-1) / 255).astype(np.float32)
+
+
+@pytest.fixture
+def registered(own_sources):
+    for source in (Source("bright", Bright), Source("dark", Dark)):
+        register_source(source)
+
+
+def test_a_registered_source_is_loaded_by_its_name(registered):
+    assert type(load_attention("bright")) is Bright
+
+
+def test_a_registered_source_without_options_says_so(registered):
+    with pytest.raises(ValueError, match="bright has no weights"):
+        load_attention("bright", layers=0)
+
+
+def test_registering_a_name_again_replaces_it(registered):
+    register_source(Source("bright", Dark))
+    assert type(load_attention("bright")) is Dark
+
+
+def test_registered_sources_join(registered):
+    both = load_attention("bright+dark")
+    assert isinstance(both, Agreement) and both.name == "bright+dark"
+    assert both.fingerprint["sources"] == dict(bright=Bright.fingerprint, dark=Dark.fingerprint)
+
+
+def test_joined_sources_agree_on_the_finest_grid(registered):
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 48, 3), np.uint8)
+    maps = load_attention("bright+dark")(pictures)
+    assert maps.shape == (2, 8, 12) and maps.dtype == np.float32
+    assert maps.min() == 0 and maps.max() == 1
+
+
+def test_a_registered_source_joins_a_backbone_which_alone_gets_the_options(registered):
+    _, vit = load_attention("bright+deit_tiny", weights=False, depth=2, layers=0).sources
+    assert isinstance(vit, CLSAttention) and vit.layers == 0
+
+
+def test_a_joined_name_can_have_a_maker_of_its_own(registered):
+    register_source(Source("bright+dark", Dark))
+    assert type(load_attention("bright+dark")) is Dark
+
+
+def test_a_joined_name_that_only_has_thresholds_is_still_joined(registered):
+    register_source(Source("bright+dark", params=dict(delta0=.2)))
+    assert isinstance(load_attention("bright+dark"), Agreement)
+
+
+def load_first_layer(weights=None, layers=(0,), heads=None, **timm_kwargs):
+    return CLSAttention(load_backbone("deit_tiny", weights, **timm_kwargs), layers, heads)
+
+
+def test_a_maker_that_takes_options_gets_those_that_are_given(own_sources):
+    register_source(Source("first-layer", partial(load_first_layer, depth=2)))
+    assert load_attention("first-layer", weights=False).layers == (0,)
+    assert load_attention("first-layer", weights=False, layers=1).layers == 1
+
+
+def test_registered_sources_do_not_outlive_their_test():
+    with pytest.raises((ValueError, FileNotFoundError)):
+        load_attention("bright")
 
 
 @pytest.mark.skipif(not os.environ.get("LOCLOC_REAL"), reason="LOCLOC_REAL names no folder of photographs")
 def test_lowlevel_on_photographs():
-    from locloc.data import get_protocol, load_dataset
-    birds, protocol, source = load_dataset(Path(os.environ["LOCLOC_REAL"])/"cub20", "test"), get_protocol("wsoleval"), load_attention("lowlevel")
+    birds = load_dataset(Path(os.environ["LOCLOC_REAL"])/"cub20", "test")
+    protocol, source = get_protocol("wsoleval"), load_attention("lowlevel")
     hits = []
     for sample in birds:
-        a = source(protocol.picture(sample.picture)[None])[0]
-        box = boxes_from_map(np.kron(a, np.ones((2, 2))), [.35], inclusive=True)[0]
-        hits.append(box_iou(box, protocol.boxes(sample.boxes, sample.size), inclusive=True).max() >= .5)
+        attention = source(protocol.picture(sample.picture)[None])[0]
+        box = boxes_from_map(np.kron(attention, np.ones((2, 2))), [.35], inclusive=True)[0]
+        true_boxes = protocol.boxes(sample.boxes, sample.size)
+        hits.append(box_iou(box, true_boxes, inclusive=True).max() >= .5)
     assert np.mean(hits) > .69

@@ -8,7 +8,9 @@ import pytest
 from locloc.augment import TrainTransform, background_patch, patch_box
 
 
-def rng(seed=0): return np.random.default_rng(seed)
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
 
 @pytest.mark.parametrize("anchor", ["corner", "centre"])
 def test_patch_box_is_equation_4(anchor):
@@ -23,10 +25,12 @@ def test_patch_box_is_equation_4(anchor):
         box = patch_box((H, W), lam, rng(seed + 1), anchor)
         assert np.abs(np.subtract(box, expected)).max() <= 1 and all(isinstance(v, int) for v in box)
 
+
 @pytest.mark.parametrize("wrong", [dict(lam=1.1), dict(lam=float("nan")), dict(anchor="middle")])
 def test_patch_box_refuses(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         patch_box((9, 9), **dict(lam=.5, rng=rng()) | wrong)
+
 
 def test_background_patch_is_equation_5():
     image = rng().integers(1, 256, (60, 80, 3), dtype=np.uint8)
@@ -36,14 +40,19 @@ def test_background_patch_is_equation_5():
     filled = mask.copy()
     filled[y0:y1, x0:x1] = True
     out = background_patch(image, mask, .6, rng(5))
-    assert (out == image * filled[..., None]).all() and out.dtype == np.uint8 and (mask == before).all()
+    assert (out == image * filled[..., None]).all() and out.dtype == np.uint8
+    assert (mask == before).all()
 
-def test_background_patch_refuses_other_masks():
-    image, mask = np.zeros((60, 80, 3), np.uint8), np.zeros((60, 80), bool)
+
+def test_background_patch_wants_a_bool_mask():
     with pytest.raises(ValueError, match="bool"):
-        background_patch(image, mask.astype(np.uint8), .6, rng())
+        background_patch(np.zeros((60, 80, 3), np.uint8), np.zeros((60, 80), np.uint8), .6, rng())
+
+
+def test_background_patch_wants_a_mask_of_the_pictures_size():
     with pytest.raises(ValueError, match=r"\(60, 80\)"):
-        background_patch(image, mask[:9], .6, rng())
+        background_patch(np.zeros((60, 80, 3), np.uint8), np.zeros((9, 80), bool), .6, rng())
+
 
 def test_view_moves_both():
     "Each pixel of the picture tells where it came from; the mask is a function of that place"
@@ -52,52 +61,83 @@ def test_view_moves_both():
     mask = (y // 8 + x // 8) % 2 == 0
     flips, corners = set(), set()
     for seed in range(12):
-        p, m = TrainTransform(64, 48)(picture, mask, rng(seed))
-        ys, xs = p[..., 0] // 4, p[..., 1] // 4
-        assert (m == mask[ys, xs]).all() and p.shape == (48, 48, 3) and m.dtype == bool
+        view, of_view = TrainTransform(64, 48)(picture, mask, rng(seed))
+        ys, xs = view[..., 0] // 4, view[..., 1] // 4
+        assert (of_view == mask[ys, xs]).all() and view.shape == (48, 48, 3) and of_view.dtype == bool
         flips.add(bool(xs[0, 0] > xs[0, -1]))
         corners.add((ys.min(), xs.min()))
     assert flips == {False, True} and len(corners) > 8
 
-def test_mask_of_another_size_and_no_mask():
+
+@pytest.fixture
+def cornered():
+    "Picture that is white in its lower right quarter, and a smaller mask of it"
     picture, small = np.zeros((100, 150, 3), np.uint8), np.zeros((56, 56), bool)
     picture[50:, 75:] = 255
     small[28:, 28:] = True
-    p, m = TrainTransform(64, 48)(picture, small, rng(3))
-    assert ((p[..., 0] > 127) == m).mean() > .97
-    q, none = TrainTransform(64, 48)(picture, None, rng(3))
-    assert none is None and (p == q).all()
+    return picture, small
+
+
+def test_a_mask_of_another_size_moves_with_the_picture(cornered):
+    view, mask = TrainTransform(64, 48)(*cornered, rng(3))
+    assert ((view[..., 0] > 127) == mask).mean() > .97
+
+
+def test_without_a_mask_the_view_is_the_same(cornered):
+    picture, small = cornered
+    view, none = TrainTransform(64, 48)(picture, None, rng(3))
+    assert none is None
+    np.testing.assert_array_equal(view, TrainTransform(64, 48)(picture, small, rng(3))[0])
+
 
 RANDAUGMENT = "rand-m9-mstd0.5-inc1"
+
 
 def seed_global_generators(seed):
     random.seed(seed)
     np.random.seed(seed)
 
-def next_global_numbers(): return random.random(), np.random.random()
 
-@pytest.mark.parametrize("options", [
+def next_global_numbers():
+    return random.random(), np.random.random()
+
+
+@pytest.fixture(params=[
     dict(),
     dict(color_jitter=.4),
     dict(randaugment=RANDAUGMENT),
     dict(randaugment=RANDAUGMENT, color_jitter=.4),
-])
-def test_only_the_generator_decides(options):
+], ids=["plain", "jitter", "randaugment", "both"])
+def views(request):
+    "A function that draws four views with the seeds 0 to 3"
     picture = rng().integers(0, 256, (70, 70, 3), dtype=np.uint8)
-    transform = pickle.loads(pickle.dumps(TrainTransform(64, 48, **options)))
-    def views(): return [transform(picture, None, rng(seed))[0] for seed in range(4)]
+    transform = pickle.loads(pickle.dumps(TrainTransform(64, 48, **request.param)))
+    def views():
+        return [transform(picture, None, rng(seed))[0] for seed in range(4)]
+    return views
+
+
+def test_only_the_generator_decides(views):
     seed_global_generators(1)
-    first, after = views(), next_global_numbers()
-    seed_global_generators(1)
-    assert after == next_global_numbers() # the global generators are as before
+    first = views()
     seed_global_generators(2)
     assert np.array_equal(first, views())
     assert any((view != first[0]).any() for view in first[1:])
+
+
+def test_the_global_generators_are_as_before(views):
+    seed_global_generators(1)
+    views()
+    after = next_global_numbers()
+    seed_global_generators(1)
+    assert after == next_global_numbers()
+
 
 def test_randaugment_returns_no_mask():
     transform = TrainTransform(64, 48, randaugment=RANDAUGMENT)
     view, mask = transform(np.zeros((64, 64, 3), np.uint8), np.ones((64, 64), bool), rng())
     assert mask is None
+
 
 def test_a_crop_larger_than_the_picture_is_refused():
     with pytest.raises(ValueError, match="crop"):
