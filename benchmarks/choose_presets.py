@@ -11,8 +11,8 @@ import tyro
 
 from locloc.attention import load_attention
 from locloc.data import load_dataset
-from locloc.masks import choose_params, params_grid
 from locloc.pretrain import held_out_pictures
+from locloc.sweeps import choose_params, params_grid
 
 
 @dataclass(frozen=True)

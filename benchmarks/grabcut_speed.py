@@ -20,9 +20,9 @@ import numpy as np
 import locloc.grabcut as kernel
 from locloc.attention import load_attention
 from locloc.data import get_protocol, load_dataset
-from locloc.evaluate import mask_iou
 from locloc.grabcut import PreparedPicture, grabcut
 from locloc.masks import GrabCutParams, trimap
+from locloc.metrics import mask_iou
 
 sys.path.insert(0, str(Path(__file__).parents[1]/"tests"))
 from reference_cut import energy, least_energy, odds_and_links
@@ -185,15 +185,10 @@ def measure_energy(views):
 
 def count_rounds(room, excess, far, order):
     "How often the kernel looks for the way of the flow until a cut is done; changes all four"
-    n, W, rounds = len(excess), SIZE[1] + 2, 0
-    queue, waiting = np.empty(2**16, np.int32), np.zeros(n, bool)
-    while True:
-        reached = kernel._search(room, excess, W, far, order)
-        tail = kernel._queue_up(excess, order, reached, queue, waiting)
-        if not tail:
-            return rounds
-        kernel._push(room, excess, kernel._steps(W), far, queue, waiting, tail, reached)
+    W, rounds, queue = SIZE[1] + 2, 0, np.empty(2**16, np.int32)
+    while kernel._push(room, excess, W, far, kernel._search(room, excess, W, far, order), queue):
         rounds += 1
+    return rounds
 
 
 def profile_of(picture, marks):
@@ -202,7 +197,7 @@ def profile_of(picture, marks):
     moments, moments_took = timed(kernel._take_moments, picture, colours, n)
     gaussians, noise = np.empty((2, 5, 11)), kernel._make_noise(np.uint64(0))
     _, learning_took = timed(kernel._learn, moments, colours, (marks & 1).astype(bool), noise, gaussians, True)
-    odds, odds_took = timed(kernel._weigh, moments, colours, marks, gaussians)
+    odds, odds_took = timed(kernel._log_odds, moments, colours, marks, gaussians)
     nothing_kept = np.empty((0, 8), np.int16)
     (room, excess), graph_took = timed(kernel._make_graph, marks, colours, odds, links, nothing_kept)
     W, far, order = SIZE[1] + 2, np.empty(len(excess), np.int32), np.empty(len(excess), np.int32)
@@ -218,28 +213,6 @@ def measure_profile(views):
     print("\nWhere the time goes, median ms\n" + "".join(f"{x:>12}" for x in ("", *steps)))
     for params in SETTINGS:
         rows = []
-<<<<<<< HEAD
-        for picture, attention, _ in views:
-            marks = marks_of(attention, p)
-            if not kernel._undecided(marks):
-                continue
-            links, t0 = timed(kernel._make_links, picture)
-            (colours, n), t1 = timed(kernel._name_colours, picture, 6)
-            moments, t2 = timed(kernel._take_moments, picture, colours, n)
-            gaussians = np.empty((2, 5, 11))
-            _, t3 = timed(lambda: kernel._learn(moments, colours, (marks & 1).astype(bool), kernel._make_noise(np.uint64(0)), gaussians, True))
-            odds, t4 = timed(kernel._log_odds, moments, colours, marks, gaussians)
-            (room, excess), t5 = timed(kernel._make_graph, marks, colours, odds, links, np.empty((0, 8), np.int16))
-            n, W = len(excess), SIZE[1] + 2
-            far, order, queue, rounds = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(2**16, np.int32), 0
-            _, t7 = timed(kernel._search, room, excess, W, far, order)
-            _, t6 = timed(kernel._cut, room.copy(), excess.copy(), W)
-            while kernel._push(room, excess, W, far, kernel._search(room, excess, W, far, order), queue):
-                rounds += 1
-            rows.append((t0, t1 + t2, t3, t4, t5, t6, t7, rounds))
-        print(f"{p.delta0:>5.2f} {p.delta1:.2f}  " + "".join(f"{x:>12.2f}" for x in np.median(rows, 0)), flush=True)
-    print("The floor with this design is all of it with one search for a cut: what is above that is finding the way of the flow.")
-=======
         for view in views:
             marks = make_marks(view.attention, params)
             if kernel._undecided(marks):
@@ -248,7 +221,6 @@ def measure_profile(views):
         print(f"{params.delta0:>5.2f} {params.delta1:.2f}  {cells}", flush=True)
     print("The floor with this design is all of it with one search for a cut: "
           "what is above that is finding the way of the flow.")
->>>>>>> hE
 
 
 def measure_large(views):

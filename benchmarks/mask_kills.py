@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from locloc.data import load_dataset
-from locloc.masks import make_masks
+from locloc.stores import make_masks
 
 
 def run(folder, args, workers):

@@ -28,8 +28,9 @@ from PIL import Image
 
 from locloc.attention import load_attention
 from locloc.data import get_protocol, load_dataset
-from locloc.masks import PRESETS, GrabCutParams, MaskStore, grabcut_mask, make_masks
+from locloc.masks import grabcut_mask, preset_of
 from locloc.scenes import make_scene
+from locloc.stores import MaskStore, make_masks
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def measure_workers(args):
 MAKE = """
 import sys
 from locloc.data import load_dataset
-from locloc.masks import make_masks
+from locloc.stores import make_masks
 make_masks(load_dataset(sys.argv[1], "train"), sys.argv[2], "locloc-tiny", size=64, workers=2, progress=False)
 """
 
@@ -130,7 +131,7 @@ def measure_parts(args):
         return result
 
     first = args.attention[0]
-    params = PRESETS.get(first, GrabCutParams())
+    params = preset_of(first).params
     with tempfile.TemporaryDirectory() as folder:
         store = MaskStore(folder, {})
         for i in range(len(dataset)):
@@ -148,7 +149,7 @@ def measure_parts(args):
 COMPARE = """
 import resource, sys, time, psutil
 from locloc.data import load_dataset
-from locloc.masks import MaskStore, _missing
+from locloc.stores import MaskStore, _missing
 dataset, store, process = load_dataset(sys.argv[1], "train"), MaskStore(sys.argv[2], {}), psutil.Process()
 before, start = process.memory_info().rss, time.perf_counter()
 missing = len(_missing(dataset, store))

@@ -20,9 +20,9 @@ import torch
 
 from locloc.attention import load_attention
 from locloc.data import get_protocol, load_dataset
-from locloc.evaluate import mask_iou
 from locloc.grabcut import UNIT, grabcut
 from locloc.masks import GrabCutParams, trimap
+from locloc.metrics import mask_iou
 
 sys.path.insert(0, str(Path(__file__).parents[1]/"tests"))
 from reference_cut import PAIRS, energy, odds_and_links
