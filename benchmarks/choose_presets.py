@@ -37,8 +37,8 @@ def main(args):
         raise SystemExit("thresholds are chosen on a train split; --oracle allows split=test and is not a preset")
     from locloc.attention import load_attention
     from locloc.data import load_dataset
-    from locloc.masks import choose_params, params_grid
     from locloc.pretrain import held_out_pictures
+    from locloc.sweeps import choose_params, params_grid
     source, found = load_attention(args.attention, weights=args.weights), {}
     for data in args.data:
         dataset = load_dataset(data, split=args.split)

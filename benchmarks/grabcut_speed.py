@@ -91,8 +91,8 @@ def energy(views):
         odds, links, gaussians = odds_and_links(small, marks)
         mask = grabcut(small, marks)
         gaps.append(energy(mask, marks, odds, links) - least_energy(marks, odds, links))
-        colours, moments, _ = PreparedPicture(small, 8)._parts
-        exact = kernel._weigh(moments, colours, marks, gaussians)[colours]
+        fine = PreparedPicture(small, 8)
+        exact = kernel._log_odds(fine._moments, fine._colours, marks, gaussians)[fine._colours]
         costs.append(energy(mask, marks, exact, links)/least_energy(marks, exact, links) - 1)
     print(f"\nEnergy, {len(gaps)} pictures of 48 px: above SciPy's minimum by {max(gaps)} at most;"
         f" with every colour kept (8 bits) above the minimum by {np.mean(costs):.3%} on average, {max(costs):.3%} at most")
@@ -111,14 +111,13 @@ def profile(views):
             moments, t2 = timed(kernel._take_moments, picture, colours, n)
             gaussians = np.empty((2, 5, 11))
             _, t3 = timed(lambda: kernel._learn(moments, colours, (marks & 1).astype(bool), kernel._make_noise(np.uint64(0)), gaussians, True))
-            odds, t4 = timed(kernel._weigh, moments, colours, marks, gaussians)
+            odds, t4 = timed(kernel._log_odds, moments, colours, marks, gaussians)
             (room, excess), t5 = timed(kernel._make_graph, marks, colours, odds, links, np.empty((0, 8), np.int16))
             n, W = len(excess), SIZE[1] + 2
-            far, order, queue, waiting, rounds = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(2**16, np.int32), np.zeros(n, bool), 0
+            far, order, queue, rounds = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(2**16, np.int32), 0
             _, t7 = timed(kernel._search, room, excess, W, far, order)
             _, t6 = timed(kernel._cut, room.copy(), excess.copy(), W)
-            while (tail := kernel._queue_up(excess, order, reached := kernel._search(room, excess, W, far, order), queue, waiting)):
-                kernel._push(room, excess, kernel._steps(W), far, queue, waiting, tail, reached)
+            while kernel._push(room, excess, W, far, kernel._search(room, excess, W, far, order), queue):
                 rounds += 1
             rows.append((t0, t1 + t2, t3, t4, t5, t6, t7, rounds))
         print(f"{p.delta0:>5.2f} {p.delta1:.2f}  " + "".join(f"{x:>12.2f}" for x in np.median(rows, 0)), flush=True)

@@ -68,18 +68,23 @@ class TrainTransform:
         mask,    # (h, w) bool of the same view at any size, or None
         rng,     # numpy.random.Generator, the only source of chance
     ):           # (crop, crop, 3) uint8, (crop, crop) bool or None
-        (x, y), flip = rng.integers(0, self.resize - self.crop + 1, 2), self.flip and rng.random() < .5
-        view = lambda a: np.ascontiguousarray(_squash(a, self.resize)[y:y + self.crop, x:x + self.crop][:, ::-1 if flip else 1])
-        picture, mask = view(picture), None if mask is None else view(mask)
+        corner = rng.integers(0, self.resize - self.crop + 1, 2)
+        mirrored = self.flip and rng.random() < .5
+        picture = self._view(picture, corner, mirrored)
+        if mask is not None:
+            mask = self._view(mask, corner, mirrored)
         if self.color_jitter:
             picture = _jitter(picture, self.color_jitter, rng)
         if self.randaugment:
             picture, mask = _randaugment(picture, self.randaugment, rng), None
         return picture, mask
 
-# %% ../nbs/20_augment.ipynb #augment-017
+    def _view(self, array, corner, mirrored):
+        x, y = corner
+        view = _squash(array, self.resize)[y:y + self.crop, x:x + self.crop]
+        return np.ascontiguousarray(view[:, ::-1] if mirrored else view)
+
 def _squash(array, side):
-    "Area averages going down, bilinear going up; a mask is True where at least half of it was"
     method = cv2.INTER_AREA if max(array.shape[:2]) > side else cv2.INTER_LINEAR
     if array.dtype == bool:
         return cv2.resize(array.astype(np.float32), (side, side), interpolation=method) >= .5
@@ -93,21 +98,20 @@ def _jitter(picture, strength, rng):
         picture = effect(picture).enhance(rng.uniform(max(0, 1 - strength), 1 + strength))
     return np.array(picture)
 
-# %% ../nbs/20_augment.ipynb #augment-020
-@contextmanager
-def _global_chance(rng):
-    states, seed = (random.getstate(), np.random.get_state()), int(rng.integers(2**32))
-    random.seed(seed)
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-
-# %% ../nbs/20_augment.ipynb #augment-021
 def _randaugment(picture, config, rng):
     mean = (124, 116, 104) # ImageNet's, where a turned picture leaves corners
     with _global_chance(rng):
         transform = rand_augment_transform(config, dict(translate_const=int(len(picture) * .45), img_mean=mean))
         return np.array(transform(Image.fromarray(picture)))
+
+@contextmanager
+def _global_chance(rng):
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    seed = int(rng.integers(2**32))
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)

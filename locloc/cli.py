@@ -38,29 +38,41 @@ class Source:
     delta0:float|None=None     # below this: certain background, [0, 1]
     delta1:float|None=None     # at or above this: certain foreground, [0, 1]
     split_at:float|None=None   # uncertain pixels above it start as foreground, [0, 1]
-    kernel:Literal["grid", "cv2"]|None=None # whose GrabCut: ours, or OpenCV's, the reference; None: that of the preset
+    # whose GrabCut: ours, or OpenCV's, the reference; None: that of the preset
+    kernel:Literal["grid", "cv2"]|None=None
     ppd:float|None=None        # threshold of PPD's masks beside them, [0, 1]; None: that of the preset
 
-    @property
-    def preset_name(self):
-        from locloc.masks import PRESETS
-        return self.preset or (self.attention if self.attention in PRESETS else "paper")
+    def _preset(self):
+        from locloc.masks import preset, preset_of
+        return preset(self.preset) if self.preset else preset_of(self.attention)
 
     def grabcut_params(self):
         from locloc.masks import GrabCutParams
-        params = GrabCutParams.from_json(self.params.read_text()) if self.params else GrabCutParams.preset(self.preset_name)
+        params = GrabCutParams.from_json(self.params.read_text()) if self.params else self._preset().params
         given = dict(delta0=self.delta0, delta1=self.delta1, split=self.split_at, kernel=self.kernel)
-        return replace(params, **{k: v for k, v in given.items() if v is not None})
+        return replace(params, **{name: value for name, value in given.items() if value is not None})
 
     def ppd_threshold(self):
-        from locloc.masks import PPD_THRESHOLDS
-        return PPD_THRESHOLDS[self.preset_name] if self.ppd is None else self.ppd
+        return self._preset().ppd if self.ppd is None else self.ppd
 
     def load(self):
         from locloc.attention import load_attention
         return load_attention(self.attention, weights=self.weights)
 
 # %% ../nbs/44_cli.ipynb #cli-006
+def _data(name, split, count=None, pictures=None):
+    from locloc.data import load_dataset
+    if count is not None and count < 1:
+        raise ValueError(f"--count must be 1 or more, got {count}")
+    dataset = load_dataset(name, split=split, pictures=pictures)
+    return dataset if count is None else dataset.subset(count)
+
+def _parse_shard(text):
+    i, _, n = text.partition("/")
+    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
+        raise ValueError(f"--shard is i/n with i from 1 to n, such as 1/4, got {text!r}")
+    return int(i), int(n)
+
 @dataclass(frozen=True)
 class Masks:
     "Make the pseudo masks of a data set: attention, two thresholds, GrabCut. Run again to go on where it stopped."
@@ -73,46 +85,41 @@ class Masks:
     workers:int|None=None     # processes; None: one a core
     batch:int=16              # pictures a batch, the unit that shards and workers take
     shard:str="1/1"           # i/n: only the i-th of n parts, i from 1; under torchrun the ranks share that
-    check:bool=False          # make nothing: read every mask and list what is missing, damaged or foreign; exit status 1 where something is
+    # make nothing: read every mask and list what is missing, damaged or foreign; exit status 1 where something is
+    check:bool=False
 
     def run(self):
-        from locloc.masks import cores
-        workers, dataset = cores() if self.workers is None else self.workers, _data(self.data, self.split, self.count)
-        (self._check if self.check else self._make)(dataset, workers)
+        from locloc.stores import cores
+        workers = cores() if self.workers is None else self.workers
+        dataset = _data(self.data, self.split, self.count)
+        if self.check:
+            self._check(dataset, workers)
+        else:
+            self._make(dataset, workers)
 
     def _check(self, dataset, workers):
-        from locloc.masks import check_masks
+        from locloc.stores import check_masks
         problems = check_masks(dataset, self.out, workers)
         print(*problems, f"{self.out}: masks of {len(dataset)} pictures, {len(problems) or 'no'} problems", sep="\n")
         if problems:
             raise SystemExit(1)
 
     def _make(self, dataset, workers):
-        from locloc.masks import make_masks, on_accelerator
-        shard = _parse_shard(self.shard)
-        store = make_masks(dataset, self.out, attention=on_accelerator(self.source.load()), params=self.source.grabcut_params(), size=self.size,
-            workers=workers, batch_size=self.batch, shard=shard)
+        from locloc.stores import make_masks, on_accelerator
+        store = make_masks(
+            dataset, self.out, attention=on_accelerator(self.source.load()), params=self.source.grabcut_params(),
+            size=self.size, workers=workers, batch_size=self.batch, shard=_parse_shard(self.shard))
         if "counts" in store.manifest:
-            print(f"{self.out}: {len(store)} masks; next: locloc train geg --preset tiny --data {self.data} --masks {self.out}")
+            print(f"{self.out}: {len(store)} masks; "
+                  f"next: locloc train geg --preset tiny --data {self.data} --masks {self.out}")
         else:
             print(f"{self.out}: {len(store)} of {len(dataset)} masks; the rest is other shards' work")
 
-# %% ../nbs/44_cli.ipynb #cli-007
-def _parse_shard(text):
-    i, _, n = text.partition("/")
-    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
-        raise ValueError(f"--shard is i/n with i from 1 to n, such as 1/4, got {text!r}")
-    return int(i), int(n)
-
-# %% ../nbs/44_cli.ipynb #cli-010
-def _data(name, split, count=None, pictures=None):
-    from locloc.data import load_dataset
-    if count is not None and count < 1:
-        raise ValueError(f"--count must be 1 or more, got {count}")
-    dataset = load_dataset(name, split=split, pictures=pictures)
-    return dataset if count is None else dataset.subset(count)
-
 # %% ../nbs/44_cli.ipynb #cli-012
+_PAGE = """import os; os.chdir({folder!r})
+from locloc.masks import GrabCutParams; from locloc.widgets import tuning_page
+tuning_page({pictures!r}, params={params!r}, **{options!r})"""
+
 @dataclass(frozen=True)
 class Tune:
     "Drag δ0 and δ1 and see the masks: the tuner as a page on localhost. Ctrl-C ends it."
@@ -133,11 +140,10 @@ class Tune:
         if not len(as_dataset(pictures)):
             raise ValueError(f"{pictures}: no pictures there")
         self.source.load()
-        options = dict(backbone=self.source.attention, weights=self.source.weights, size=self.size, ppd=self.source.ppd_threshold())
-        _serve(_PAGE.format(folder=os.getcwd(), pictures=pictures, params=self.source.grabcut_params(), options=options), self)
-
-_PAGE = """import os; os.chdir({folder!r})
-from locloc.masks import GrabCutParams; from locloc.widgets import tuning_page; tuning_page({pictures!r}, params={params!r}, **{options!r})"""
+        options = dict(backbone=self.source.attention, weights=self.source.weights, size=self.size,
+                       ppd=self.source.ppd_threshold())
+        params = self.source.grabcut_params()
+        _serve(_PAGE.format(folder=os.getcwd(), pictures=pictures, params=params, options=options), self)
 
 # %% ../nbs/44_cli.ipynb #cli-013
 def _free_port(port):
@@ -152,10 +158,10 @@ def _free_port(port):
     raise ValueError(f"ports {port} to {port + 49} are all taken: give another --port")
 
 def _write_page(folder, code, token):
-    "A notebook of one cell, and Voila's settings beside it"
     cell = dict(cell_type="code", id="page", metadata={}, execution_count=None, outputs=[], source=code)
     kernel = dict(name="python3", display_name="python3", language="python")
-    (folder/"locloc.ipynb").write_text(json.dumps(dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)), encoding="utf-8")
+    notebook = dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)
+    (folder/"locloc.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
     (folder/"voila.json").write_text(json.dumps(dict(Voila=dict(token=token))), encoding="utf-8")
 
 # %% ../nbs/44_cli.ipynb #cli-014
@@ -165,8 +171,10 @@ def _serve(code, options):
     address = f"http://localhost:{port}/?token={token}"
     with tempfile.TemporaryDirectory(prefix="locloc-tune-") as folder:
         _write_page(Path(folder), code, token)
-        voila = subprocess.Popen([sys.executable, "-m", "voila", "locloc.ipynb", "--no-browser", f"--port={port}", "--Voila.ip=localhost", "--Voila.port_retries=0",
-            f"--theme={options.theme}", "--show_tracebacks=True", "--Voila.log_level=WARN"], cwd=folder, start_new_session=True)
+        settings = [f"--port={port}", "--Voila.ip=localhost", "--Voila.port_retries=0", f"--theme={options.theme}",
+                    "--show_tracebacks=True", "--Voila.log_level=WARN"]
+        command = [sys.executable, "-m", "voila", "locloc.ipynb", "--no-browser", *settings]
+        voila = subprocess.Popen(command, cwd=folder, start_new_session=True)
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             _wait_for(voila, port)
@@ -204,54 +212,83 @@ def _end(voila): # with its kernels
 class Train:
     "Train the localizer (`locloc train geg`) or the classifier (`locloc train lfdm`) on a frozen backbone."
 
+# %% ../nbs/44_cli.ipynb #feb589dc
+def _load_method(text):
+    from locloc.localizers import load_localizer
+    if Path(text).is_dir(): # whose name may hold a comma
+        return load_localizer(text)
+    name, *options = text.split(",")
+    values = {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not (key.isidentifier() and equals):
+            raise ValueError(f"--method {text}: an option is name=value, got {option!r}")
+        values[key] = _value(value)
+    localizer = load_localizer(name, **values)
+    localizer.name = text
+    return localizer
+
+def _value(text):
+    "A number, a list or null where it is one, else the text"
+    try:
+        return json.loads("0" + text if text.startswith(".") else text)
+    except ValueError:
+        return text
+
 # %% ../nbs/44_cli.ipynb #cli-018
 @dataclass(frozen=True)
 class Evaluate:
-    "Measure a model and the masks it learned from; writes report.md, .json, .csv and figures."
-    data:str                  # `scenes`, or a folder: index.csv, CUB-200-2011, ILSVRC-2012, wsolevaluation's metadata, VOC, COCO or ImageFolder
+    "Measure methods on a data set, all in one pass; writes report.md, .json, .csv and figures."
+    # `scenes`, or a folder: index.csv, CUB-200-2011, ILSVRC-2012, wsolevaluation's metadata, VOC, COCO or ImageFolder
+    data:str
+    # what is measured: centred, whole, attention:SOURCE, ppd:SOURCE, grabcut:SOURCE, locloc-tiny, or a run's folder;
+    # options behind commas, such as grabcut:lowlevel,delta0=.05
+    method:tuple[str, ...]=("ppd:lowlevel", "grabcut:lowlevel")
     split:str="test"          # which pictures
     pictures:Path|None=None   # where its pictures are, if not beside the lists
     count:int|None=None       # only so many, drawn at random, the same each time; None: all
-    model:Path|None=None      # finished model, e.g. runs/lfdm/model; None: only masks and trivial boxes
-    linear:Path|None=None     # model with the linear head, to compare with
-    threshold:float|None=None # GEG's box is drawn at this share of its map's maximum, [0, 1]; None: that of the model
-    protocol:tuple[str, ...]=("wsoleval", "locloc") # how pictures are resized and boxes judged: any of wsoleval, locloc, locloc_first_box, tscam, bas
+    # how pictures are resized and boxes judged: any of wsoleval, locloc, locloc_first_box, tscam, bas
+    protocol:tuple[str, ...]=("wsoleval", "locloc")
     held_out:str|None=None    # split on which thresholds of maps are chosen, such as train; None: no such rows
-    source:tyro.conf.OmitArgPrefixes[Source]=Source()
+    pseudo:Path|None=None     # mask store of the split train: thresholds are chosen against its masks, without boxes
     out:Path=Path("runs/report") # folder for the report
-    workers:int=os.cpu_count() or 1 # threads that open pictures, cut masks and sweep thresholds
+    workers:int=os.cpu_count() or 1 # threads that open pictures and sweep thresholds
 
     def run(self):
         if not self.protocol:
             raise ValueError("no protocol given: --protocol NAME [NAME ...]")
         from locloc.evaluate import evaluate
-        from locloc.model import LocLoc
-        load = lambda path: LocLoc.load(path) if path else None
-        model = load(self.model)
-        if model and self.threshold is not None:
-            model.threshold = self.threshold
-        report = evaluate(_data(self.data, self.split, self.count, self.pictures), model=model, linear=load(self.linear), attention=self.source.load(),
-            params=self.source.grabcut_params(), ppd_threshold=self.source.ppd_threshold(), protocols=self.protocol, workers=self.workers,
-            train=_mean_of(self.data, self.split, self.pictures), held_out=_data(self.data, self.held_out, self.count, self.pictures) if self.held_out else None)
+        from locloc.stores import MaskStore, pseudo_truth
+        methods = [_load_method(text) for text in self.method]
+        dataset = _data(self.data, self.split, self.count, self.pictures)
+        held_out = self.held_out and _data(self.data, self.held_out, self.count, self.pictures)
+        pseudo = None
+        if self.pseudo:
+            pseudo = pseudo_truth(_data(self.data, "train", self.count, self.pictures), MaskStore(self.pseudo))
+        report = evaluate(dataset, methods, self.protocol, held_out, pseudo, self._train(), workers=self.workers)
         report.save(self.out)
         print(report.to_markdown(), f"\n{self.out}: report.md, report.json, report.csv and figures")
 
-def _mean_of(name, split, pictures, count=500): # training pictures for the mean box; None: the data set has none, or they are what is evaluated
-    try:
-        return _data(name, "train", count, pictures) if split not in ("train", "all") else None
-    except ValueError:
-        return None
+    def _train(self, count=500):
+        "Training pictures for the mean box; None: the data set has none, or they are what is evaluated"
+        if self.split in ("train", "all"):
+            return None
+        try:
+            return _data(self.data, "train", count, self.pictures)
+        except ValueError:
+            return None
 
 # %% ../nbs/44_cli.ipynb #cli-020
 @dataclass(frozen=True)
 class Get:
-    "Download a data set, check its checksum, unpack it; goes on where it stopped. Offline it says which file to put where."
+    "Download a data set, check and unpack it; goes on where it stopped. Offline it says which file to put where."
     name:tyro.conf.Positional[str] # cub
     to:Path=Path("downloads")  # folder it goes to
 
     def run(self):
         from locloc.fetch import get_dataset
-        print(f"{(path := get_dataset(self.name, self.to))}; next: locloc data check {path}")
+        path = get_dataset(self.name, self.to)
+        print(f"{path}; next: locloc data check {path}")
 
 @dataclass(frozen=True)
 class Check:
@@ -264,11 +301,12 @@ class Check:
         from locloc.fetch import check_dataset, problem_lines
         count, problems = check_dataset(self.path, self.pictures, self.workers)
         number = sum(map(len, problems.values()))
-        print(*problem_lines(problems), f"{self.path}: {count:,} picture{'s'*(count != 1)}, {f'{number:,}' if number else 'no'} problem{'s'*(number != 1)}", sep="\n")
+        pictures = f"{count:,} picture{'s'*(count != 1)}"
+        wrong = f"{f'{number:,}' if number else 'no'} problem{'s'*(number != 1)}"
+        print(*problem_lines(problems), f"{self.path}: {pictures}, {wrong}", sep="\n")
         if problems:
             raise SystemExit(1)
 
-# %% ../nbs/44_cli.ipynb #cli-021
 @dataclass(frozen=True)
 class Data:
     "Get a data set (`locloc data get cub`) or read one through (`locloc data check PATH`)."
@@ -280,64 +318,65 @@ _DATA = {"get": Get, "check": Check}
 class Predict:
     "Say what is in pictures and where; saves each with its box drawn."
     pictures:tyro.conf.Positional[tuple[Path, ...]] # picture files
-    model:Path|None=None      # finished model; None: no class, and the box of the GrabCut mask
-    source:tyro.conf.OmitArgPrefixes[Source]=Source() # without a model: how the mask is made
+    # who answers: the shipped locloc-tiny, grabcut:SOURCE, ppd:SOURCE, or the folder of a run, such as runs/lfdm
+    method:str="locloc-tiny"
     out:Path=Path(".")        # folder for NAME_locloc.png
+    save:tuple[Literal["coco", "yolo", "csv"], ...]=() # also write all answers to `out`, in these formats
 
     def run(self):
         if not self.pictures:
             raise ValueError("no picture given: locloc predict PICTURE [PICTURE ...]")
         from locloc.data import open_picture
-        localize, failed = _predict_with_model(self) if self.model else _predict_with_mask(self), 0
+        from locloc.localizers import localize
+        from locloc.report import Prediction
+        method, said, failed = _load_method(self.method), [], False
         for path in self.pictures:
             try:
-                print(f"{path}: {_draw(self.out, path, picture := open_picture(path), *localize(picture))}")
-            except (ValueError, OSError) as e:
-                failed += 1
-                print(f"locloc: {e}", file=sys.stderr)
+                picture = open_picture(path)
+                found = localize(picture, method)
+                print(f"{path}: {found.words} -> {_draw(self.out, path, picture, found)}")
+                said.append(Prediction(str(path), picture.shape[:2], found))
+            except (ValueError, OSError) as error:
+                failed = True
+                print(f"locloc: {error}", file=sys.stderr)
+        self._write(said)
         if failed:
             raise SystemExit(1)
 
-# %% ../nbs/44_cli.ipynb #cli-024
-def _predict_with_model(self):
-    from locloc.model import LocLoc
-    model = LocLoc.load(self.model)
-    def localize(picture):
-        found = model.predict(picture)
-        return found.box, found.map, f"{found.label} {found.score:.2f}"
-    return localize
-
-def _predict_with_mask(self):
-    from locloc.boxes import boxes_from_map, scale_boxes
-    from locloc.data import get_protocol
-    from locloc.masks import grabcut_mask
-    source, params, protocol = self.source.load(), self.source.grabcut_params(), get_protocol("wsoleval")
-    def localize(picture):
-        small = protocol.picture(picture)
-        mask = grabcut_mask(small, source(small[None])[0], params)
-        box = scale_boxes(boxes_from_map(mask, [.5])[0], mask.shape, picture.shape[:2])[0]
-        return box, mask, f"{self.source.attention} + GrabCut"
-    return localize
+    def _write(self, said):
+        from locloc.report import write_predictions
+        files = {"coco": "predictions.json", "yolo": "labels", "csv": "predictions.csv"}
+        inside = os.path.commonpath([Path(one.image).absolute().parent for one in said]) if said else ""
+        named = [replace(one, image=os.path.relpath(one.image, inside).replace(os.sep, "/")) for one in said]
+        for format in self.save:
+            write_predictions(self.out/files[format], named, format)
+            print(f"{self.out/files[format]}: {len(named)} pictures")
 
 # %% ../nbs/44_cli.ipynb #cli-025
-def _draw(out, path, picture, box, score_map, words):
+def _draw(out, path, picture, found):
+    "Picture with its box, and the map or mask beside it -> file"
     import cv2
     from matplotlib.figure import Figure
 
+    from locloc.files import replace_whole
+    from locloc.masks import resize_mask
     from locloc.plot import show_attention, show_boxes, show_mask, show_picture
     shrink = min(1, 1024/max(picture.shape[:2]))
-    small = cv2.resize(picture, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA) if shrink < 1 else picture
-    h, w = small.shape[:2]
+    if shrink < 1:
+        picture = cv2.resize(picture, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+    h, w = picture.shape[:2]
     figure = Figure(figsize=(9, max(1.5, min(12, 4.4*h/w)) + .3), dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2)
-    show_boxes(box*shrink, "predicted", show_picture(small, words, left))
-    if score_map.dtype == bool:
-        show_mask(cv2.resize(score_map.astype("uint8"), (w, h), interpolation=cv2.INTER_NEAREST) > 0, small, "mask", right)
+    show_boxes(found.boxes[:1]*shrink, "predicted", show_picture(picture, found.words, left))
+    if found.score_map is not None:
+        show_attention(found.score_map, picture, "score map", right)
+    elif found.mask is not None:
+        show_mask(resize_mask(found.mask, (h, w)), picture, "mask", right)
     else:
-        show_attention(score_map, small, "score map", right)
-    out.mkdir(parents=True, exist_ok=True)
-    figure.savefig(saved := out/f"{path.stem}_locloc.png")
-    return f"{words}, box {' '.join(f'{v:.0f}' for v in box)} -> {saved}"
+        right.set_axis_off()
+    saved = out/f"{path.stem}_locloc.png"
+    replace_whole(saved, lambda aside: figure.savefig(aside, format="png"))
+    return saved
 
 # %% ../nbs/44_cli.ipynb #cli-027
 @dataclass(frozen=True)
@@ -353,18 +392,20 @@ class Demo:
     def run(self):
         from locloc.data import load_dataset
         from locloc.evaluate import evaluate
-        from locloc.masks import make_masks
+        from locloc.stores import make_masks
         from locloc.train import GEGConfig, LFDMConfig, train
-        source, scenes = Source(), load_dataset("scenes", split="train", count=self.train)
-        masks = make_masks(scenes, self.out/"masks", attention=source.load(), params=source.grabcut_params(), workers=self.workers)
+        scenes = load_dataset("scenes", split="train", count=self.train)
+        masks = make_masks(scenes, self.out/"masks", workers=self.workers)
         train(replace(GEGConfig.of("tiny"), run=self.out/"geg", epochs=self.epochs_geg), scenes, masks)
         lfdm = replace(LFDMConfig.of("tiny"), run=self.out/"lfdm", epochs=self.epochs_lfdm, localizer=self.out/"geg")
         model = train(lfdm, scenes, masks)
-        linear = train(replace(lfdm, run=self.out/"linear", head="linear"), scenes, masks)
-        report = evaluate(load_dataset("scenes", split="test", count=self.test), model=model, linear=linear, attention=source.load(), params=source.grabcut_params(),
-            ppd_threshold=source.ppd_threshold(), protocols=("wsoleval",), workers=self.workers)
+        linear = train(replace(lfdm, run=self.out/"linear", head="linear", localizer=None), scenes, masks)
+        model.name, linear.name = "GEG and LFDM", "linear head"
+        methods = "ppd:lowlevel", "grabcut:lowlevel", model, linear
+        report = evaluate(load_dataset("scenes", split="test", count=self.test), methods, workers=self.workers)
         report.save(self.out)
-        print(report.to_markdown(), f"\nLook at {self.out/'figure.png'}; the model is {lfdm.run/'model'}, the table {self.out/'report.md'}.")
+        print(report.to_markdown(), f"\nLook at {self.out/'figure.png'}; the model is {lfdm.run}, "
+              f"the table {self.out/'report.md'}.")
 
 # %% ../nbs/44_cli.ipynb #cli-029
 @dataclass(frozen=True)
@@ -380,18 +421,29 @@ class Info:
 def _installed():
     packages = "torch", "torchvision", "timm", "opencv-python", "numpy", "accelerate"
     weights = Path(locloc.__file__).parent/"weights"/"locloc-tiny.safetensors"
-    return {"locloc": locloc.__version__, "python": platform.python_version(), "cores": os.cpu_count(),
-        **{p: importlib.metadata.version(p) for p in packages}, "locloc-tiny": f"{weights} ({weights.stat().st_size/1e6:.1f} MB)" if weights.exists() else "not shipped",
-        "hub cache": os.environ.get("HF_HOME", Path.home()/".cache"/"huggingface"), "hub offline": os.environ.get("HF_HUB_OFFLINE", "0")}
+    shipped = f"{weights} ({weights.stat().st_size/1e6:.1f} MB)" if weights.exists() else "not shipped"
+    return {
+        "locloc": locloc.__version__, "python": platform.python_version(), "cores": os.cpu_count(),
+        **{name: importlib.metadata.version(name) for name in packages}, "locloc-tiny": shipped,
+        "hub cache": os.environ.get("HF_HOME", Path.home()/".cache"/"huggingface"),
+        "hub offline": os.environ.get("HF_HUB_OFFLINE", "0")}
 
 def _describe(folder):
-    found = [p for name in ("manifest.json", "config.json", "report.json") if (p := folder/name).exists()]
+    found = [folder/name for name in ("manifest.json", "config.json", "report.json") if (folder/name).exists()]
     if not found:
-        raise FileNotFoundError(f"{folder}: no manifest.json, config.json or report.json in it, so it is no mask store, run, model or report")
+        raise FileNotFoundError(f"{folder}: no manifest.json, config.json or report.json in it, "
+                                "so it is no mask store, run, model or report")
     return {"file": found[0], **json.loads(found[0].read_text(encoding="utf-8"))}
 
 # %% ../nbs/44_cli.ipynb #cli-031
-COMMANDS = {"demo": Demo, "tune": Tune, "masks": Masks, "train": Train, "evaluate": Evaluate, "predict": Predict, "data": Data, "info": Info}
+COMMANDS = {
+    "demo": Demo, "tune": Tune, "masks": Masks, "train": Train, "evaluate": Evaluate, "predict": Predict,
+    "data": Data, "info": Info}
+_ABOUT = ("Weakly supervised object localization: from image-level labels, what a picture shows and where. "
+          "Start with `locloc demo`.")
+
+def _run_command(commands, args, name, about):
+    tyro.extras.subcommand_cli_from_dict(commands, args=args, prog=name, description=about).run()
 
 def main(args:list[str]|None=None):
     "`locloc`: see `locloc --help`."
@@ -401,15 +453,13 @@ def main(args:list[str]|None=None):
             from locloc.train import main as run
             run(args[1:])
         elif args[:1] == ["data"]:
-            tyro.extras.subcommand_cli_from_dict(_DATA, args=args[1:], prog="locloc data", description=Data.__doc__).run()
+            _run_command(_DATA, args[1:], "locloc data", Data.__doc__)
         else:
-            tyro.extras.subcommand_cli_from_dict(COMMANDS, args=args, prog="locloc", description=_ABOUT).run()
-    except KeyboardInterrupt as e:
-        raise SystemExit(_fail(str(e) or "stopped; the same command goes on from there", 130))
-    except (ValueError, OSError, FloatingPointError) as e:
-        raise SystemExit(_fail(e, 1))
-
-_ABOUT = "Weakly supervised object localization: from image-level labels, what a picture shows and where. Start with `locloc demo`."
+            _run_command(COMMANDS, args, "locloc", _ABOUT)
+    except KeyboardInterrupt as stopped:
+        raise SystemExit(_fail(str(stopped) or "stopped; the same command goes on from there", 130)) from None
+    except (ValueError, OSError, FloatingPointError) as wrong:
+        raise SystemExit(_fail(wrong, 1)) from None
 
 def _fail(message, status):
     print(f"locloc: {message}", file=sys.stderr)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PICTURE_SUFFIXES', 'PROTOCOLS', 'PictureError', 'open_picture', 'Sample', 'Samples', 'Dataset', 'load_dataset',
-           'Geometry', 'Protocol', 'get_protocol', 'trivial_boxes', 'mean_box']
+           'Geometry', 'Protocol', 'get_protocol', 'register_protocol', 'trivial_boxes', 'mean_box']
 
 # %% ../nbs/05_data.ipynb #data-003
 from collections.abc import Callable, Sequence
@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 
 from .boxes import CONTOURS, boxes_from_map, centred_box, crop_boxes, mask_box, scale_boxes
 from .layouts import LAYOUTS, find_layout, read_index
+from .localization import shared
 from .scenes import SCENE_CLASSES, make_scene, scene_mask
 
 # %% ../nbs/05_data.ipynb #data-008
@@ -354,6 +355,12 @@ class Geometry:
         shrinks = h * w < picture.shape[0] * picture.shape[1]
         return self._resized(picture, cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
+    def inputs(self,
+        pictures, # list of (H, W, 3) uint8 RGB
+    ): # (B, S, S, 3) uint8 RGB; inside `sharing()` made once
+        "What the network sees of several pictures"
+        return shared(self, pictures, lambda given: np.stack([self.picture(picture) for picture in given]))
+
     def mask(self,
         mask, # (H, W) bool
     ): # (S, S) bool
@@ -385,6 +392,7 @@ _CHOICES = {
     "map_interpolation": ("bilinear", "bicubic"),
     "stretch": ("before", "after"),
     "cut": ("bytes", "values"),
+    "nothing": ("corner", "pixel", "whole"),
 }
 
 def _stretched(score_map): return (score_map - score_map.min()) / np.ptp(score_map) # to [0, 1]
@@ -410,6 +418,8 @@ class Protocol:
     stretch: str = "after" # "before" or "after": when it is stretched to [0, 1]
     # "bytes": its 8 bits must exceed int(threshold * largest); "values": it must exceed the threshold
     cut: str = "bytes"
+    # what is scored where nothing was found: "corner", the box 0 0 0 0; "pixel", 0 0 1 1; "whole", the whole input
+    nothing: str = "corner"
 
     def __post_init__(self):
         for field, choices in _CHOICES.items():
@@ -477,21 +487,28 @@ class Protocol:
     def found(self,
         score_map, # (S, S) float in [0, 1], or bool
         threshold=None, # [0, 1]; None: the protocol's own
-    ): # (K, 4) float64 x0 y0 x1 y1, px of the input; nothing found: one box 0 0 0 0
+    ): # (K, 4) float64 x0 y0 x1 y1, px of the input; nothing found: `no_box`
         "The boxes that a score map or a mask says"
         threshold = self.threshold if threshold is None else threshold
         if self.cut == "values":
             score_map, threshold = np.asarray(score_map) > threshold, .5
-        return boxes_from_map(score_map, threshold, self.contours, self.clamp)[0]
+        boxes = boxes_from_map(score_map, threshold, self.contours, self.clamp)[0]
+        return boxes if boxes.any() else self.no_box
+
+    @property
+    def no_box(self): # (1, 4) float64: what its authors' code compares where nothing was found
+        side = {"corner": 0, "pixel": 1, "whole": self.size - self.clamp}[self.nothing]
+        return np.array([[0, 0, side, side]], dtype=np.float64)
 
 # %% ../nbs/05_data.ipynb #data-043
 PROTOCOLS = {protocol.name: protocol for protocol in (
     Protocol("wsoleval", resize=224, squash=True, threshold_rule="sweep", step=.001, inclusive=True, clamp=True,
              map_interpolation="bicubic"),
-    Protocol("locloc", resize=256, squash=False, crop=224),
-    Protocol("locloc_first_box", resize=256, squash=False, crop=224, first_box_only=True),
-    Protocol("tscam", resize=224, squash=True, threshold=.2, inclusive=True),
-    Protocol("bas", resize=256, squash=True, crop=224, contours="pixels", strict=True, stretch="before", cut="values"),
+    Protocol("locloc", resize=256, squash=False, crop=224, nothing="pixel"),
+    Protocol("locloc_first_box", resize=256, squash=False, crop=224, first_box_only=True, nothing="pixel"),
+    Protocol("tscam", resize=224, squash=True, threshold=.2, inclusive=True, nothing="pixel"),
+    Protocol("bas", resize=256, squash=True, crop=224, contours="pixels", strict=True, stretch="before", cut="values",
+        nothing="whole"),
 )}
 
 def get_protocol(
@@ -503,6 +520,12 @@ def get_protocol(
     if name not in PROTOCOLS:
         raise ValueError(f"no protocol {name!r}: expected one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
+
+def register_protocol(
+    protocol, # Protocol; one of the same name is replaced
+):
+    "Make a protocol known by its name"
+    PROTOCOLS[protocol.name] = protocol
 
 # %% ../nbs/05_data.ipynb #data-048
 def trivial_boxes(

@@ -6,9 +6,9 @@
 __all__ = ['ARCHIVES', 'Archive', 'download', 'unpack', 'get_dataset', 'check_dataset', 'problem_lines']
 
 # %% ../nbs/06_fetch.ipynb #fetch-003
+import errno
 import hashlib
 import os
-import shutil
 import tarfile
 import unicodedata
 import urllib.error
@@ -18,15 +18,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from .data import load_dataset
+from .files import replace_whole
 from .layouts import find_layout
 from .scenes import SCENE_SPLITS
 
 # %% ../nbs/06_fetch.ipynb #fetch-005
+_BLOCK = 1 << 20 # bytes that are read at once
+
 @dataclass(frozen=True)
 class Archive:
     "A published file: where it is, how to know it, what comes out of it"
@@ -36,31 +40,39 @@ class Archive:
     folder: str # name of the folder in it
 
     @property
-    def name(self): return self.url.rpartition("/")[2]
+    def name(self):
+        return self.url.rpartition("/")[2]
 
-ARCHIVES = {"cub": Archive("https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz", "0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081", 1_150_585_339, "CUB_200_2011")}
+ARCHIVES = {
+    "cub": Archive(
+        url="https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
+        sha256="0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081",
+        size=1_150_585_339,
+        folder="CUB_200_2011",
+    ),
+}
 
-# %% ../nbs/06_fetch.ipynb #fetch-006
+# %% ../nbs/06_fetch.ipynb #fetch-008
 def _append(url, path, bar):
     "Fetch the rest of a file, from where it stopped"
     have = path.stat().st_size if path.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=60) as answer:
-        again = have and answer.status != 206 # a server that knows no ranges starts anew
-        bar.update(0 if again else have)
-        with open(path, "wb" if again or not have else "ab") as file:
-            while block := answer.read(1 << 20):
-                file.write(block), bar.update(len(block))
+        goes_on = have and answer.status == 206 # a server that knows no ranges starts anew
+        if goes_on:
+            bar.update(have)
+        with open(path, "ab" if goes_on else "wb") as file:
+            while block := answer.read(_BLOCK):
+                file.write(block)
+                bar.update(len(block))
 
-# %% ../nbs/06_fetch.ipynb #fetch-007
 def _sha256(path):
     digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
+        while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
 
-# %% ../nbs/06_fetch.ipynb #fetch-008
 def download(
     archive, # Archive
     folder, # pathlib.Path the file goes to
@@ -69,23 +81,28 @@ def download(
     "A file with the right checksum: the one that is there, or fetched"
     path, part = folder/archive.name, folder/f"{archive.name}.part"
     folder.mkdir(parents=True, exist_ok=True)
-    by_hand = f"get {archive.url} elsewhere ({archive.size/1e6:,.0f} MB), put it at {path} and give the same command again"
+    by_hand = (f"get {archive.url} elsewhere ({archive.size/1e6:,.0f} MB), "
+               f"put it at {path} and give the same command again")
     if not path.exists():
+        bar = tqdm(total=archive.size, unit="B", unit_scale=True, desc=archive.name, disable=not progress)
         try:
-            with tqdm(total=archive.size, unit="B", unit_scale=True, desc=archive.name, disable=not progress) as bar:
+            with bar:
                 if not part.exists() or part.stat().st_size < archive.size:
                     _append(archive.url, part, bar)
         except (urllib.error.URLError, OSError) as error:
             raise ValueError(f"{archive.name} cannot be fetched ({error}): {by_hand}") from None
     found = path if path.exists() else part
-    if found.stat().st_size < archive.size:
-        raise ValueError(f"{found}: {found.stat().st_size:,} of {archive.size:,} bytes; give the same command again to fetch the rest, or {by_hand}")
-    if (sha256 := _sha256(found)) != archive.sha256:
+    size = found.stat().st_size
+    if size < archive.size:
+        raise ValueError(f"{found}: {size:,} of {archive.size:,} bytes; "
+                         f"give the same command again to fetch the rest, or {by_hand}")
+    sha256 = _sha256(found)
+    if sha256 != archive.sha256:
         raise ValueError(f"{found}: sha256 is {sha256}, expected {archive.sha256}; delete it, then {by_hand}")
     return found if found == path else found.rename(path)
 
-# %% ../nbs/06_fetch.ipynb #fetch-010
-def _plain(member):
+# %% ../nbs/06_fetch.ipynb #fetch-011
+def _safe(member):
     path = PurePosixPath(member.name.replace("\\", "/"))
     if not (member.isfile() or member.isdir()):
         raise ValueError(f"{member.name} is a link or a device")
@@ -93,26 +110,31 @@ def _plain(member):
         raise ValueError(f"{member.name} leads out of the folder")
     return member
 
-_FILTER = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-
-# %% ../nbs/06_fetch.ipynb #fetch-011
 def unpack(
     path, # tar archive, compressed or not
     folder, # pathlib.Path to unpack into
     name, # the one folder that the archive holds
 ): # folder/name; raises ValueError and leaves nothing behind where the archive is not safe or not whole
     "Unpack an archive that is not trusted"
-    aside = folder/f".{name}-{os.getpid()}"
-    try:
+    wanted = folder/name
+    plain_permissions = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+
+    def extract(aside):
+        if wanted.is_dir() and any(wanted.iterdir()):
+            raise FileExistsError(errno.EEXIST, "is there already", str(wanted))
         with tarfile.open(path) as archive:
-            archive.extractall(aside, [_plain(member) for member in archive], **_FILTER)
+            archive.extractall(aside, [_safe(member) for member in archive], **plain_permissions)
         if not (aside/name).is_dir():
             raise ValueError(f"no folder {name} in it")
-        return (aside/name).rename(folder/name)
+
+    def put(aside, there):
+        os.replace(aside/name, there)
+
+    try:
+        replace_whole(wanted, extract, put)
     except (tarfile.TarError, ValueError, EOFError, OSError) as error:
         raise ValueError(f"{path} was not unpacked: {error}") from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    return wanted
 
 # %% ../nbs/06_fetch.ipynb #fetch-012
 def get_dataset(
@@ -122,96 +144,125 @@ def get_dataset(
 ): # path for load_dataset; raises ValueError
     "Download, check and unpack a data set; what is there already is not fetched again"
     if name not in ARCHIVES:
-        raise ValueError(f"no data set {name!r} to get: expected one of {', '.join(ARCHIVES)}; others must be fetched by hand, see 04_layouts")
+        raise ValueError(f"no data set {name!r} to get: expected one of {', '.join(ARCHIVES)}; "
+                         "others must be fetched by hand, see 04_layouts")
     archive, folder = ARCHIVES[name], Path(folder)
     if (folder/archive.folder).is_dir():
         return folder/archive.folder
     return unpack(download(archive, folder, progress), folder, archive.folder)
 
-# %% ../nbs/06_fetch.ipynb #fetch-017
+# %% ../nbs/06_fetch.ipynb #fetch-018
 def _split_names(path):
     if str(path) == "scenes":
         return SCENE_SPLITS
-    if found := find_layout(Path(path)):
-        return sorted(found[0].splits(found[1]), key=lambda s: (not s.startswith("train"), s))
-    return [s for s in ("train", "val", "test") if (Path(path)/s).is_dir()] or ["train"]
+    found = find_layout(Path(path))
+    if found:
+        layout, place = found
+        return sorted(layout.splits(place), key=lambda split: (not split.startswith("train"), split))
+    return [split for split in ("train", "val", "test") if (Path(path)/split).is_dir()] or ["train"]
 
-# %% ../nbs/06_fetch.ipynb #fetch-018
-def _splits(path, pictures): # -> ({split: Dataset}, {"list": what is wrong with the others})
+def _open_splits(path, pictures): # -> ({split: Dataset}, {"list": what is wrong with the others})
     found, problems = {}, defaultdict(list)
     for split in _split_names(path):
         try:
             found[split] = load_dataset(path, split, pictures=pictures)
         except ValueError as error:
-            problems["list"] += [str(error)]*(str(error) not in problems["list"]) # a wrong list is wrong for every split
+            if str(error) not in problems["list"]: # a wrong list is wrong for every split
+                problems["list"].append(str(error))
     if not found:
         raise ValueError((problems["list"] or [f"{path}: no splits in its lists"])[0])
     return found, problems
 
-# %% ../nbs/06_fetch.ipynb #fetch-020
-def _fault(error): # -> kind, line
+# %% ../nbs/06_fetch.ipynb #fetch-022
+class _Problem(NamedTuple):
+    kind: str # "missing", "size", "unreadable", "box", "mask"
+    line: str # what to tell, without the split
+
+class _Checked(NamedTuple):
+    "What is kept of a picture that was read"
+    id: str | None # None: it cannot be read
+    digest: bytes | None # of its pixels
+    marked: bool # a box or a mask shows the object, or it is not known whether one does
+    problems: list # of _Problem
+
+def _has_a_lookalike(path):
+    "Whether another such name is there: é is one character or two, and file systems tell them apart"
+    others = {unicodedata.normalize(form, path) for form in ("NFC", "NFD")} - {path}
+    return any(Path(other).exists() for other in others)
+
+def _reading_problem(error):
     line, gone = str(error), ": no such file"
     if line.endswith(gone):
-        return "missing", line + _other_form(line.removesuffix(gone))
-    return "size" if ", but " in line and " says " in line else "unreadable", line
+        if _has_a_lookalike(line.removesuffix(gone)):
+            line += ("; there is one whose name looks the same but is composed otherwise "
+                     "(Unicode NFC, NFD): rename it")
+        return _Problem("missing", line)
+    other_size = ", but " in line and " says " in line
+    return _Problem("size" if other_size else "unreadable", line)
 
-def _other_form(path): # é is one character or two, and file systems tell them apart
-    there = any((other := unicodedata.normalize(form, path)) != path and Path(other).exists() for form in ("NFC", "NFD"))
-    return "; there is one whose name looks the same but is composed otherwise (Unicode NFC, NFD): rename it" if there else ""
-
-# %% ../nbs/06_fetch.ipynb #fetch-021
-def _box_faults(sample, size):
-    boxes, (h, w) = sample.boxes if sample.boxes is not None else np.empty((0, 4)), size
-    for x0, y0, x1, y1 in boxes:
+def _box_problems(sample, size):
+    if sample.boxes is None:
+        return
+    h, w = size
+    for x0, y0, x1, y1 in sample.boxes:
+        box = f"{sample.id}: the box {x0:g}, {y0:g}, {x1:g}, {y1:g}"
         if x1 - x0 < 1 or y1 - y0 < 1:
-            yield "box", f"{sample.id}: the box {x0:g}, {y0:g}, {x1:g}, {y1:g} is empty"
+            yield _Problem("box", f"{box} is empty")
         elif x0 < 0 or y0 < 0 or x1 > w or y1 > h:
-            yield "box", f"{sample.id}: the box {x0:g}, {y0:g}, {x1:g}, {y1:g} leaves the picture of {w} x {h}"
-    if len(np.unique(boxes, axis=0)) < len(boxes):
-        yield "box", f"{sample.id}: the same box is there twice"
+            yield _Problem("box", f"{box} leaves the picture of {w} x {h}")
+    if len(np.unique(sample.boxes, axis=0)) < len(sample.boxes):
+        yield _Problem("box", f"{sample.id}: the same box is there twice")
 
-# %% ../nbs/06_fetch.ipynb #fetch-022
-def _read(data, i): # -> id, digest of the pixels or None, whether anything marks the object, [(kind, line)]
+def _check_picture(data, i):
     try:
-        sample, faults = data[i], []
-        picture, mask, _ = sample.picture, sample.mask, sample.ignore
+        sample = data[i]
+        picture, mask, _ = sample.picture, sample.mask, sample.ignore # each is opened here
     except (ValueError, OSError) as error:
-        return None, None, True, [_fault(error)]
+        return _Checked(None, None, True, [_reading_problem(error)])
+    problems = []
     if mask is not None and not mask.any():
-        faults.append(("mask", f"{sample.id}: the mask of {mask.shape[1]} x {mask.shape[0]} shows nothing"))
-    digest = hashlib.blake2b(picture.tobytes() + bytes(str(picture.shape), "ascii"), digest_size=16).digest()
-    return sample.id, digest, sample.boxes is not None or mask is not None, [*faults, *_box_faults(sample, picture.shape[:2])]
+        h, w = mask.shape
+        problems.append(_Problem("mask", f"{sample.id}: the mask of {w} x {h} shows nothing"))
+    problems += _box_problems(sample, picture.shape[:2])
+    shape = bytes(str(picture.shape), "ascii")
+    digest = hashlib.blake2b(picture.tobytes() + shape, digest_size=16).digest()
+    return _Checked(sample.id, digest, sample.boxes is not None or mask is not None, problems)
 
-# %% ../nbs/06_fetch.ipynb #fetch-023
+# %% ../nbs/06_fetch.ipynb #fetch-024
 def _in_threads(pool, function, count, chunk=512):
     "`function(i)` of all i in order; no more than a chunk waits, for each that does costs 2 kB"
     for start in range(0, count, chunk):
         yield from pool.map(function, range(start, min(start + chunk, count)))
 
-# %% ../nbs/06_fetch.ipynb #fetch-024
 def check_dataset(
     path, # folder of a data set, or "scenes"
     pictures=None, # where its pictures are, if not beside the lists
     workers=None, # threads; None: one a core
     progress=True, # show a bar
 ): # (number of pictures read, {kind: lines that say what is wrong}); raises ValueError where no split can be opened
-    "Read everything once: unreadable pictures, sizes and boxes that do not fit, empty boxes and masks, pictures without any, the same picture twice or in two splits"
+    "Read everything once: what cannot be read, sizes, boxes and masks that cannot be right, copies and leaks"
     if str(path) != "scenes" and not Path(path).is_dir():
         raise ValueError(f"no data set {str(path)!r}: expected scenes or a folder")
-    (found, problems), seen, total = _splits(path, pictures), {}, 0
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool, tqdm(total=sum(map(len, found.values())), desc="check", unit="picture", disable=not progress) as bar:
+    found, problems = _open_splits(path, pictures)
+    total = sum(map(len, found.values()))
+    first_of = {} # digest -> (split, id) of the first picture with these pixels
+    bar = tqdm(total=total, desc="check", unit="picture", disable=not progress)
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool, bar:
         for split, data in found.items():
-            bare, total = 0, total + len(data)
-            for id, digest, marked, faults in _in_threads(pool, partial(_read, data), len(data)):
-                bare += not marked
+            bare = 0
+            for checked in _in_threads(pool, partial(_check_picture, data), len(data)):
                 bar.update()
-                for kind, line in faults:
+                bare += not checked.marked
+                for kind, line in checked.problems:
                     problems[kind].append(f"{split}: {line}")
-                first, other = seen.setdefault(digest, (split, id)) if digest else (split, id)
-                if first != split:
-                    problems["leak"].append(f"{split}: {id} is the same picture as {other} of {first}: a leak")
-                elif other != id:
-                    problems["copy"].append(f"{split}: {id} is the same picture as {other}")
+                if checked.digest is None:
+                    continue
+                first_split, first_id = first_of.setdefault(checked.digest, (split, checked.id))
+                same = f"{split}: {checked.id} is the same picture as {first_id}"
+                if first_split != split:
+                    problems["leak"].append(f"{same} of {first_split}: a leak")
+                elif first_id != checked.id:
+                    problems["copy"].append(same)
             if 0 < bare < len(data):
                 problems["bare"].append(f"{split}: {bare:,} of {len(data):,} pictures have neither box nor mask")
     return total, dict(problems)
@@ -222,4 +273,9 @@ def problem_lines(
     most=10, # lines of each kind
 ): # list of lines
     "What to print of many problems: the first of each kind, and how many more there are"
-    return [line for lines in problems.values() for line in [*lines[:most], *[f"… and {len(lines) - most:,} more like the last"]*(len(lines) > most)]]
+    printed = []
+    for lines in problems.values():
+        printed += lines[:most]
+        if len(lines) > most:
+            printed.append(f"… and {len(lines) - most:,} more like the last")
+    return printed

@@ -12,11 +12,6 @@ from torch import nn
 
 from .backbone import fit_weights, rename_keys
 
-# %% ../nbs/21_geg.ipynb #geg-005
-def _double_conv(a, b):
-    "3×3 convolution, BN, LeakyReLU, twice: a -> b channels"
-    return nn.Sequential(*(layer for c in (a, b) for layer in (nn.Conv2d(c, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU())))
-
 # %% ../nbs/21_geg.ipynb #geg-007
 class UNet(nn.Module):
     "f^u: (B, D, h, w) -> (B, D', h, w)"
@@ -27,30 +22,41 @@ class UNet(nn.Module):
     ):
         super().__init__()
         self.layout = layout
-        self.down = nn.ModuleList(_double_conv(a, b) for a, b in ((embed_dim, 8), (8, 16), (16, 32)))
-        self.up = nn.ModuleList(_double_conv(a, b) for a, b in ((16 + 32, 16), (8 + 16, 12), (embed_dim + 12, unet_dim)))
+        down = (embed_dim, 8), (8, 16), (16, 32)
+        up = (16 + 32, 16), (8 + 16, 12), (embed_dim + 12, unet_dim)
+        self.down = nn.ModuleList(_double_conv(a, b) for a, b in down)
+        self.up = nn.ModuleList(_double_conv(a, b) for a, b in up)
 
     def forward(self, patches):
         levels = [patches]
         for block in self.down:
-            levels.append(block(F.max_pool2d(levels[-1], 2, ceil_mode=min(levels[-1].shape[-2:]) < 2)))
+            fine = levels[-1]
+            coarse = F.max_pool2d(fine, 2, ceil_mode=min(fine.shape[-2:]) < 2)
+            levels.append(block(coarse))
         x = levels.pop()
         for i, block in enumerate(self.up):
             skip = levels.pop()
-            x = block(torch.cat([skip, F.interpolate(x, skip.shape[-2:], mode="bilinear")], 1))
+            x = F.interpolate(x, skip.shape[-2:], mode="bilinear")
+            x = block(torch.cat([skip, x], 1))
             if i == 0 and self.layout == "released_code":
                 x = skip
         return x
 
+def _double_conv(a, b):
+    "Twice a 3×3 convolution, BN and LeakyReLU: a -> b channels"
+    def conv(channels): return nn.Conv2d(channels, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU()
+    return nn.Sequential(*conv(a), *conv(b))
+
 # %% ../nbs/21_geg.ipynb #geg-010
-_REFERENCE_KEYS = {
+_REFERENCE_KEYS = { # how keys begin in the authors' state dict: and in ours
     **{f"att_layer4.down_{i + 1}.1.UConv.": f"unet.down.{i}." for i in range(3)},
     **{f"att_layer4.up_{i + 1}.conv.UConv.": f"unet.up.{i}." for i in range(3)},
     **{f"up{i + 1}.": f"deconvs.{3 * i}." for i in range(3)},
     **{f"bn{i + 1}.": f"deconvs.{3 * i + 1}." for i in range(3)},
-    "att_conv2.": "conv.0.", "bn_att2.": "conv.1."}
+    "att_conv2.": "conv.0.",
+    "bn_att2.": "conv.1.",
+}
 
-# %% ../nbs/21_geg.ipynb #geg-011
 class GEG(nn.Module):
     "GrabCut-Enhanced Generator (Eq. 1, 2): (B, D, h, w) patch tokens -> (B, 1, 8h, 8w) activation map in [0, 1]"
     def __init__(self,
@@ -64,9 +70,11 @@ class GEG(nn.Module):
             raise ValueError(f"layout is 'paper' or 'released_code', got {layout!r}")
         self.embed_dim, self.unet_dim, self.width, self.layout = embed_dim, unet_dim, width, layout
         self.unet = UNet(embed_dim, unet_dim, layout)
-        deconvs = [[nn.ConvTranspose2d(c, width, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
-                   for c in (unet_dim, width, width)]
-        self.deconvs = nn.Sequential(*sum(deconvs, []))
+        deconvs = []
+        for channels in (unet_dim, width, width):
+            doubling = nn.ConvTranspose2d(channels, width, 4, stride=2, padding=1, bias=False)
+            deconvs += [doubling, nn.BatchNorm2d(width), nn.ReLU()]
+        self.deconvs = nn.Sequential(*deconvs)
         self.conv = nn.Sequential(nn.Conv2d(width, 1, 3, padding=1, bias=False), nn.BatchNorm2d(1))
 
     def forward(self, patches):
@@ -79,7 +87,8 @@ class GEG(nn.Module):
         "The authors' generator from its state dict"
         state = rename_keys(state, _REFERENCE_KEYS)
         try:
-            embed_dim, (unet_dim, width) = state["unet.down.0.0.weight"].shape[1], state["deconvs.0.weight"].shape[:2]
+            embed_dim = state["unet.down.0.0.weight"].shape[1]
+            unet_dim, width = state["deconvs.0.weight"].shape[:2]
         except KeyError as e:
             raise ValueError(f"not a state dict of the authors' generator: nothing in it is {e}") from None
         geg = cls(embed_dim, unet_dim, width, layout="released_code")
@@ -95,4 +104,5 @@ def geg_loss(
     "Mean squared error between activation map and pseudo mask (Eq. 3)"
     if mask.ndim != 4 or len(mask) != len(activation):
         raise ValueError(f"wanted masks ({len(activation)}, 1, H, W), got {tuple(mask.shape)}")
-    return weight * F.mse_loss(activation, F.interpolate(mask.to(activation.dtype), activation.shape[-2:], mode="area"))
+    target = F.interpolate(mask.to(activation.dtype), activation.shape[-2:], mode="area")
+    return weight * F.mse_loss(activation, target)

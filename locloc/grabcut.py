@@ -12,7 +12,7 @@ import numpy as np
 from .boxes import _jit
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-005
-KERNELS = "grid", "cv2"     # ours; OpenCV's, the reference
+KERNELS = "grid", "cv2"   # ours; OpenCV's, the reference
 GAMMA, COMPONENTS = 50, 5 # weight of the links, Gaussians a side (as OpenCV)
 UNIT = 256                # capacities are whole numbers: this many are 1 in the energy
 _FAR = np.int32(1 << 30)  # no way to a sink
@@ -24,7 +24,6 @@ def _check_image(image):
         raise ValueError(f"image must be (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}")
     return np.array(image, order="C")
 
-# %% ../nbs/12_grabcut.ipynb #grabcut-008
 def _check_trimap(trimap, size, iterations):
     trimap = np.asarray(trimap)
     if trimap.dtype != np.uint8 or trimap.shape != size:
@@ -43,95 +42,126 @@ def _undecided(trimap):
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-013
 @_jit
+def _neighbour(y, x, k):
+    "Row and column of the neighbour E, S, SE, SW for k = 0, 1, 2, 3"
+    return y + (k > 0), x + (k == 0) + (k == 2) - (k == 3)
+
+@_jit
 def _contrast(image):
-    "Squared distances (H, W, 4) of a pixel's colour to those E, S, SE and SW of it, -1 beyond the edge, and their sum"
-    h, w = image.shape[:2]
-    out, total = np.full((h, w, 4), -1, np.int32), 0
-    for y in range(h):
-        for x in range(w):
+    "Squared distances (H, W, 4) of a pixel's colour to those of its four neighbours, -1 beyond the edge; their sum"
+    H, W = image.shape[:2]
+    squares = np.full((H, W, 4), -1, np.int32)
+    total = 0
+    for y in range(H):
+        for x in range(W):
             r, g, b = np.int32(image[y, x, 0]), np.int32(image[y, x, 1]), np.int32(image[y, x, 2])
             for k in range(4):
-                y2, x2 = y + (k > 0), x + (k == 0) + (k == 2) - (k == 3)
-                if y2 >= h or x2 < 0 or x2 >= w:
+                y2, x2 = _neighbour(y, x, k)
+                if y2 >= H or x2 < 0 or x2 >= W:
                     continue
-                out[y, x, k] = (r - image[y2, x2, 0])**2 + (g - image[y2, x2, 1])**2 + (b - image[y2, x2, 2])**2
-                total += out[y, x, k]
-    return out, total
-
-# %% ../nbs/12_grabcut.ipynb #grabcut-014
-@_jit
-def _link_table(h, w, total):
-    "Links by squared distance, as long as any are left: (n, 2) for straight and diagonal neighbours"
-    beta = .5 * (4 * h * w - 3 * h - 3 * w + 2) / total if total else 0.
-    n = min(3 * 255**2 + 1, int(np.log(4 * GAMMA * UNIT) / beta) + 1) if total else 1
-    out = np.empty((n, 2), np.int16)
-    for i in range(n):
-        weight = GAMMA * UNIT * np.exp(-beta * i)
-        out[i, 0], out[i, 1] = int(weight + .5), int(weight / np.sqrt(2.) + .5)
-    return out
+                squares[y, x, k] = (r - image[y2, x2, 0])**2 + (g - image[y2, x2, 1])**2 + (b - image[y2, x2, 2])**2
+                total += squares[y, x, k]
+    return squares, total
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-015
 @_jit
+def _link_table(H, W, total):
+    "Links by squared distance, as long as any are left: (n, 2) for straight and diagonal neighbours"
+    pairs = 4 * H * W - 3 * H - 3 * W + 2
+    beta = .5 * pairs / total if total else 0.
+    n = min(3 * 255**2 + 1, int(np.log(4 * GAMMA * UNIT) / beta) + 1) if total else 1
+    table = np.empty((n, 2), np.int16)
+    for square in range(n):
+        weight = GAMMA * UNIT * np.exp(-beta * square)
+        table[square, 0] = int(weight + .5)
+        table[square, 1] = int(weight / np.sqrt(2.) + .5)
+    return table
+
+@_jit
 def _make_links(image):
     "(H, W, 4) int16 to the neighbours E, S, SE, SW, in units"
-    contrast, total = _contrast(image)
-    h, w = contrast.shape[:2]
-    table, out = _link_table(h, w, total), np.zeros((h, w, 4), np.int16)
-    for y in range(h):
-        for x in range(w):
+    squares, total = _contrast(image)
+    H, W = squares.shape[:2]
+    table = _link_table(H, W, total)
+    links = np.zeros((H, W, 4), np.int16)
+    for y in range(H):
+        for x in range(W):
             for k in range(4):
-                d = contrast[y, x, k]
-                if 0 <= d < len(table):
-                    out[y, x, k] = table[d, k // 2]
-    return out
+                square = squares[y, x, k]
+                if 0 <= square < len(table):
+                    links[y, x, k] = table[square, k // 2]
+    return links
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-017
 @_jit
 def _name_colours(image, bits):
     "(H, W) int32 number of each pixel's colour in order of appearance, and how many there are"
-    h, w = image.shape[:2]
-    names, colours, n, shift = np.full(1 << (3 * bits), -1, np.int32), np.empty((h, w), np.int32), 0, 8 - bits
-    for y in range(h):
-        for x in range(w):
-            name = (image[y, x, 0] >> shift << 2 * bits) | (image[y, x, 1] >> shift << bits) | (image[y, x, 2] >> shift)
-            if names[name] < 0:
-                names[name] = n
+    H, W = image.shape[:2]
+    numbers = np.full(1 << (3 * bits), -1, np.int32)
+    colours = np.empty((H, W), np.int32)
+    n = 0
+    shift = 8 - bits
+    for y in range(H):
+        for x in range(W):
+            r, g, b = image[y, x, 0] >> shift, image[y, x, 1] >> shift, image[y, x, 2] >> shift
+            name = (r << 2 * bits) | (g << bits) | b
+            if numbers[name] < 0:
+                numbers[name] = n
                 n += 1
-            colours[y, x] = names[name]
+            colours[y, x] = numbers[name]
     return colours, n
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-018
+_R, _G, _B, _RR, _RG, _RB, _GG, _GB, _BB = range(9)
+
 @_jit
 def _take_moments(image, colours, n):
     "(n, 9): means of r, g, b, rr, rg, rb, gg, gb, bb over the pixels of each colour"
-    out, count = np.zeros((n, 9)), np.zeros(n)
+    moments, count = np.zeros((n, 9)), np.zeros(n)
     for y in range(colours.shape[0]):
         for x in range(colours.shape[1]):
-            i, r, g, b = colours[y, x], float(image[y, x, 0]), float(image[y, x, 1]), float(image[y, x, 2])
+            i = colours[y, x]
+            r, g, b = float(image[y, x, 0]), float(image[y, x, 1]), float(image[y, x, 2])
             count[i] += 1
-            for k, v in enumerate((r, g, b, r * r, r * g, r * b, g * g, g * b, b * b)):
-                out[i, k] += v
+            for place, value in enumerate((r, g, b, r * r, r * g, r * b, g * g, g * b, b * b)):
+                moments[i, place] += value
     for i in range(n):
-        for k in range(9):
-            out[i, k] /= count[i]
-    return out
+        for place in range(9):
+            moments[i, place] /= count[i]
+    return moments
 
-# %% ../nbs/12_grabcut.ipynb #grabcut-021
+# %% ../nbs/12_grabcut.ipynb #grabcut-032
 @_jit
-def _make_noise(seed):
-    "4096 exponential random numbers (xorshift)"
-    state, out = (seed * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x632BE59BD9B4E019)) | np.uint64(1), np.empty(4096)
-    for i in range(len(out)):
-        state ^= state << np.uint64(13)
-        state ^= state >> np.uint64(7)
-        state ^= state << np.uint64(17)
-        out[i] = -np.log((float(state >> np.uint64(12)) + .5) / 2**52)
-    return out
+def _count_side(colours, n, mask, side):
+    "Which colours there are on a side, and by how many pixels"
+    count = np.zeros(n)
+    for y in range(colours.shape[0]):
+        for x in range(colours.shape[1]):
+            count[colours[y, x]] += mask[y, x] == side
+    which, weight = np.empty(n, np.int64), np.empty(n)
+    found = 0
+    for i in range(n):
+        if count[i]:
+            which[found], weight[found] = i, count[i]
+            found += 1
+    return which[:found], weight[:found]
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-022
 @_jit
+def _make_noise(seed):
+    "4096 exponential random numbers (xorshift)"
+    state = (seed * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x632BE59BD9B4E019)) | np.uint64(1)
+    noise = np.empty(4096)
+    for i in range(len(noise)):
+        state ^= state << np.uint64(13)
+        state ^= state >> np.uint64(7)
+        state ^= state << np.uint64(17)
+        noise[i] = -np.log((float(state >> np.uint64(12)) + .5) / 2**52)
+    return noise
+
+@_jit
 def _draw(which, weight, near, noise, turn):
-    "Position drawn in proportion to weight x near"
+    "Position drawn in proportion to weight x near; every colour has another number of `noise` each turn"
     least, chosen = np.inf, 0
     for i in range(len(which)):
         score = noise[(which[i] * 97 + turn * 1009) & 4095] / (weight[i] * near[i])
@@ -139,131 +169,139 @@ def _draw(which, weight, near, noise, turn):
             least, chosen = score, i
     return chosen
 
-# %% ../nbs/12_grabcut.ipynb #grabcut-023
+# %% ../nbs/12_grabcut.ipynb #grabcut-024
 @_jit
-def _come_near(moments, which, weight, seed, near, out):
-    "Squared distance to the nearest seed with one more of them, and its weighted sum"
-    r, g, b, total = moments[seed, 0], moments[seed, 1], moments[seed, 2], 0.
+def _come_nearer(moments, which, weight, seed, near, out):
+    "Squared distances to the nearest seed with one seed more, into `out`; their weighted sum"
+    r, g, b = moments[seed, _R], moments[seed, _G], moments[seed, _B]
+    total = 0.
     for i in range(len(which)):
         m = which[i]
-        out[i] = min(near[i], (moments[m, 0] - r)**2 + (moments[m, 1] - g)**2 + (moments[m, 2] - b)**2)
+        square = (moments[m, _R] - r)**2 + (moments[m, _G] - g)**2 + (moments[m, _B] - b)**2
+        out[i] = min(near[i], square)
         total += weight[i] * out[i]
     return total
 
-# %% ../nbs/12_grabcut.ipynb #grabcut-024
 @_jit
-def _sow(moments, which, weight, noise):
+def _draw_seeds(moments, which, weight, noise):
     "(5,) seeds of k-means++, the best of three draws each, as OpenCV"
-    seeds, n = np.empty(COMPONENTS, np.int64), len(which)
+    n = len(which)
+    seeds = np.empty(COMPONENTS, np.int64)
     near, trial = np.full(n, np.inf), np.empty(n)
     seeds[0] = which[_draw(which, weight, np.ones(n), noise, 0)]
     for k in range(1, COMPONENTS):
-        _come_near(moments, which, weight, seeds[k - 1], near, near)
+        _come_nearer(moments, which, weight, seeds[k - 1], near, near)
         least = np.inf
         for turn in range(3):
             seed = which[_draw(which, weight, near, noise, 3 * k + turn)]
-            total = _come_near(moments, which, weight, seed, near, trial)
+            total = _come_nearer(moments, which, weight, seed, near, trial)
             if total < least:
                 least, seeds[k] = total, seed
     return seeds
 
-# %% ../nbs/12_grabcut.ipynb #grabcut-025
-@_jit
-def _regroup(moments, which, weight, centres, labels, sums):
-    "Each colour to its nearest centre; how many changed"
-    changed = 0
-    for i in range(len(which)):
-        m, w, best, at = which[i], weight[i], np.inf, 0
-        r, g, b = moments[m, 0], moments[m, 1], moments[m, 2]
-        for k in range(COMPONENTS):
-            d = (r - centres[k, 0])**2 + (g - centres[k, 1])**2 + (b - centres[k, 2])**2
-            if d < best:
-                best, at = d, k
-        changed += labels[i] != at
-        labels[i] = at
-        for k, v in enumerate((1., r, g, b)):
-            sums[at, k] += w * v
-    return changed
-
 # %% ../nbs/12_grabcut.ipynb #grabcut-026
 @_jit
-def _kmeans(moments, which, weight, noise):
-    "Cluster (n,) of each colour of a side after at most ten rounds, as OpenCV"
-    seeds, centres, labels = _sow(moments, which, weight, noise), np.empty((COMPONENTS, 3)), np.full(len(which), -1, np.int8)
-    for k in range(COMPONENTS):
-        for c in range(3):
-            centres[k, c] = moments[seeds[k], c]
-    for turn in range(10):
-        sums = np.zeros((COMPONENTS, 4))
-        if not _regroup(moments, which, weight, centres, labels, sums):
-            break
+def _join_centres(moments, which, centres, labels):
+    "Each colour to its nearest centre, in place; how many changed"
+    changed = 0
+    for i in range(len(which)):
+        r, g, b = moments[which[i], _R], moments[which[i], _G], moments[which[i], _B]
+        least, nearest = np.inf, 0
         for k in range(COMPONENTS):
-            for c in range(3):
-                if sums[k, 0]:
-                    centres[k, c] = sums[k, c + 1] / sums[k, 0]
+            square = (r - centres[k, _R])**2 + (g - centres[k, _G])**2 + (b - centres[k, _B])**2
+            if square < least:
+                least, nearest = square, k
+        changed += labels[i] != nearest
+        labels[i] = nearest
+    return changed
+
+@_jit
+def _move_centres(moments, which, weight, labels, centres):
+    "Each centre to the mean of its pixels, in place; one without any stays"
+    sums, count = np.zeros((COMPONENTS, 3)), np.zeros(COMPONENTS)
+    for i in range(len(which)):
+        k = labels[i]
+        count[k] += weight[i]
+        for channel in range(3):
+            sums[k, channel] += weight[i] * moments[which[i], channel]
+    for k in range(COMPONENTS):
+        if count[k]:
+            for channel in range(3):
+                centres[k, channel] = sums[k, channel] / count[k]
+
+@_jit
+def _kmeans(moments, which, weight, noise):
+    "Cluster (n,) of each colour of a side"
+    labels = np.full(len(which), -1, np.int8)
+    centres = np.empty((COMPONENTS, 3))
+    seeds = _draw_seeds(moments, which, weight, noise)
+    for k in range(COMPONENTS):
+        for channel in range(3):
+            centres[k, channel] = moments[seeds[k], channel]
+    for _ in range(10):
+        if not _join_centres(moments, which, centres, labels):
+            break
+        _move_centres(moments, which, weight, labels, centres)
     return labels
 
-# %% ../nbs/12_grabcut.ipynb #grabcut-028
-@_jit
-def _gaussian(share, r, g, b, rr, rg, rb, gg, gb, bb):
-    "11 numbers from a share of the pixels, means and second moments"
-    rr, rg, rb, gg, gb, bb = rr - r * r, rg - r * g, rb - r * b, gg - g * g, gb - g * b, bb - b * b
-    extra = 0. if rr * (gg * bb - gb * gb) - rg * (rg * bb - gb * rb) + rb * (rg * gb - gg * rb) > 1e-6 else .01
-    rr, gg, bb = rr + extra, gg + extra, bb + extra
-    det = rr * (gg * bb - gb * gb) - rg * (rg * bb - gb * rb) + rb * (rg * gb - gg * rb)
-    return (np.log(share) - .5 * np.log(det), -.5 * np.log(det), r, g, b, (gg * bb - gb * gb) / det, (rb * gb - rg * bb) / det,
-        (rg * gb - rb * gg) / det, (rr * bb - rb * rb) / det, (rg * rb - rr * gb) / det, (rr * gg - rg * rg) / det)
-
 # %% ../nbs/12_grabcut.ipynb #grabcut-029
+_LOG_PEAK, _LOG_SHARE = 9, 10 # logarithms of 1/√det and of share/√det; det is that of the covariance
+
+@_jit
+def _determinant(rr, rg, rb, gg, gb, bb):
+    return rr * (gg * bb - gb * gb) - rg * (rg * bb - gb * rb) + rb * (rg * gb - gg * rb)
+
+@_jit
+def _write_gaussian(share, moments, out):
+    "(11,) in place, from a share of the pixels of its side and the moments (9,) of these pixels"
+    r, g, b = moments[_R], moments[_G], moments[_B]
+    rr, rg, rb = moments[_RR] - r * r, moments[_RG] - r * g, moments[_RB] - r * b
+    gg, gb, bb = moments[_GG] - g * g, moments[_GB] - g * b, moments[_BB] - b * b
+    if not _determinant(rr, rg, rb, gg, gb, bb) > 1e-6:
+        rr, gg, bb = rr + .01, gg + .01, bb + .01
+    det = _determinant(rr, rg, rb, gg, gb, bb)
+    out[_R], out[_G], out[_B] = r, g, b
+    out[_RR] = (gg * bb - gb * gb) / det
+    out[_RG] = (rb * gb - rg * bb) / det
+    out[_RB] = (rg * gb - rb * gg) / det
+    out[_GG] = (rr * bb - rb * rb) / det
+    out[_GB] = (rg * rb - rr * gb) / det
+    out[_BB] = (rr * gg - rg * rg) / det
+    out[_LOG_PEAK] = -.5 * np.log(det)
+    out[_LOG_SHARE] = np.log(share) - .5 * np.log(det)
+
 @_jit
 def _fit(moments, which, weight, labels, out):
-    "Gaussians (5, 11) of a side's clusters; the logarithms of an empty one are minus infinity"
-    sums, total = np.zeros((COMPONENTS, 10)), 0.
+    "Gaussians (5, 11) of a side's clusters, in place; the logarithms of an empty one are minus infinity"
+    sums, count = np.zeros((COMPONENTS, 9)), np.zeros(COMPONENTS)
     for i in range(len(which)):
-        k, w = labels[i], weight[i]
-        total += w
-        sums[k, 9] += w
-        for c in range(9):
-            sums[k, c] += w * moments[which[i], c]
+        k = labels[i]
+        count[k] += weight[i]
+        for place in range(9):
+            sums[k, place] += weight[i] * moments[which[i], place]
+    total = count.sum()
     for k in range(COMPONENTS):
-        out[k, 0], out[k, 1], s, n = -np.inf, -np.inf, sums[k], sums[k, 9]
-        if n:
-            row = _gaussian(n / total, s[0] / n, s[1] / n, s[2] / n, s[3] / n, s[4] / n, s[5] / n, s[6] / n, s[7] / n, s[8] / n)
-            for c, v in enumerate(row):
-                out[k, c] = v
-
-# %% ../nbs/12_grabcut.ipynb #grabcut-030
-@_jit
-def _distance(gaussian, r, g, b):
-    "Half the squared Mahalanobis distance"
-    r, g, b = r - gaussian[2], g - gaussian[3], b - gaussian[4]
-    return .5 * (gaussian[5] * r * r + gaussian[8] * g * g + gaussian[10] * b * b) + gaussian[6] * r * g + gaussian[7] * r * b + gaussian[9] * g * b
+        out[k, _LOG_PEAK] = out[k, _LOG_SHARE] = -np.inf
+        if count[k]:
+            _write_gaussian(count[k] / total, sums[k] / count[k], out[k])
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-031
 @_jit
-def _assign(gaussians, moments, which, labels):
-    "Each colour to the Gaussian whose density is highest there, whatever its share"
+def _distance(gaussian, colour):
+    "Half the squared Mahalanobis distance of a colour, a row of moments"
+    r, g, b = colour[_R] - gaussian[_R], colour[_G] - gaussian[_G], colour[_B] - gaussian[_B]
+    straight = gaussian[_RR] * r * r + gaussian[_GG] * g * g + gaussian[_BB] * b * b
+    return .5 * straight + gaussian[_RG] * r * g + gaussian[_RB] * r * b + gaussian[_GB] * g * b
+
+@_jit
+def _join_gaussians(gaussians, moments, which, labels):
+    "Each colour to the Gaussian whose density is highest there, in place"
     for i in range(len(which)):
-        m, best = which[i], -np.inf
+        best = -np.inf
         for k in range(COMPONENTS):
-            score = gaussians[k, 1] - _distance(gaussians[k], moments[m, 0], moments[m, 1], moments[m, 2])
+            score = gaussians[k, _LOG_PEAK] - _distance(gaussians[k], moments[which[i]])
             if score > best:
                 best, labels[i] = score, k
-
-# %% ../nbs/12_grabcut.ipynb #grabcut-032
-@_jit
-def _count_side(colours, n, mask, side):
-    "Which colours there are on a side, and by how many pixels"
-    count, k = np.zeros(n), 0
-    for y in range(colours.shape[0]):
-        for x in range(colours.shape[1]):
-            count[colours[y, x]] += mask[y, x] == side
-    which, weight = np.empty(n, np.int64), np.empty(n)
-    for i in range(n):
-        if count[i]:
-            which[k], weight[k] = i, count[i]
-            k += 1
-    return which[:k], weight[:k]
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-033
 @_jit
@@ -275,15 +313,16 @@ def _learn(moments, colours, mask, noise, gaussians, first):
         if first:
             labels = _kmeans(moments, which, weight, noise)
             _fit(moments, which, weight, labels, gaussians[side])
-        _assign(gaussians[side], moments, which, labels)
+        _join_gaussians(gaussians[side], moments, which, labels)
         _fit(moments, which, weight, labels, gaussians[side])
 
-# %% ../nbs/12_grabcut.ipynb #grabcut-034
+# %% ../nbs/12_grabcut.ipynb #grabcut-035
 @_jit
-def _log_density(gaussians, r, g, b, logs):
+def _log_density(gaussians, colour, logs):
+    "Of a side's mixture (5, 11) at a colour; `logs` (5,) is room to work in"
     top, total = -np.inf, 0.
     for k in range(COMPONENTS):
-        logs[k] = gaussians[k, 0] - _distance(gaussians[k], r, g, b)
+        logs[k] = gaussians[k, _LOG_SHARE] - _distance(gaussians[k], colour)
         if logs[k] > top:
             top = logs[k]
     for k in range(COMPONENTS):
@@ -291,196 +330,203 @@ def _log_density(gaussians, r, g, b, logs):
             total += np.exp(logs[k] - top)
     return top + np.log(total)
 
-# %% ../nbs/12_grabcut.ipynb #grabcut-035
 @_jit
-def _weigh(moments, colours, trimap, gaussians):
-    "Log odds of foreground of every colour that an uncertain pixel has, in units, at most λ = 9γ; 0 for others"
+def _log_odds(moments, colours, trimap, gaussians):
+    "Of foreground, (n,) int32 in units, at most λ = 9γ, for every colour that an uncertain pixel has; 0 for others"
     n = len(moments)
-    wanted, out, logs = np.zeros(n, np.bool_), np.zeros(n, np.int32), np.empty(COMPONENTS)
+    wanted = np.zeros(n, np.bool_)
     for y in range(trimap.shape[0]):
         for x in range(trimap.shape[1]):
             wanted[colours[y, x]] |= trimap[y, x] > 1
+    odds, logs = np.zeros(n, np.int32), np.empty(COMPONENTS)
     for i in range(n):
-        if not wanted[i]:
-            continue
-        r, g, b = moments[i, 0], moments[i, 1], moments[i, 2]
-        v = _log_density(gaussians[1], r, g, b, logs) - _log_density(gaussians[0], r, g, b, logs)
-        out[i] = int(np.floor(min(max(v, -9. * GAMMA), 9. * GAMMA) * UNIT + .5))
-    return out
+        if wanted[i]:
+            value = _log_density(gaussians[1], moments[i], logs) - _log_density(gaussians[0], moments[i], logs)
+            odds[i] = int(np.floor(min(max(value, -9. * GAMMA), 9. * GAMMA) * UNIT + .5))
+    return odds
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-039
 @_jit
 def _make_graph(trimap, colours, odds, links, old):
-    "room (n, 8) int16 for E, W, S, N, SE, NW, SW, NE and excess (n,) int32 of a framed picture; old of length 0: no flow yet"
-    (h, w), W = trimap.shape, trimap.shape[1] + 2
-    room, excess = np.zeros(((h + 2) * W, 8), np.int16), np.zeros((h + 2) * W, np.int32)
-    for y in range(h):
-        for x in range(w):
-            i, t = (y + 1) * W + x + 1, trimap[y, x]
-            if t > 1:
+    "room (n, 8) int16, E W S N SE NW SW NE, and excess (n,) int32 of a framed picture; `old` of length 0: no flow yet"
+    H, W = trimap.shape
+    stride = W + 2
+    room, excess = np.zeros(((H + 2) * stride, 8), np.int16), np.zeros((H + 2) * stride, np.int32)
+    for y in range(H):
+        for x in range(W):
+            i, code = (y + 1) * stride + x + 1, trimap[y, x]
+            if code > 1:
                 excess[i] += odds[colours[y, x]]
             for k in range(4):
-                c = np.int32(links[y, x, k])
-                if c == 0:
+                link = np.int32(links[y, x, k])
+                if link == 0:
                     continue
-                y2, x2 = y + (k > 0), x + (k == 0) + (k == 2) - (k == 3)
-                j, t2 = (y2 + 1) * W + x2 + 1, trimap[y2, x2]
-                if t > 1 and t2 > 1:
-                    flow = c - old[i, 2 * k] if len(old) and old[i, 2 * k] + old[j, 2 * k + 1] > 0 else 0
-                    room[i, 2 * k], room[j, 2 * k + 1] = c - flow, c + flow
+                y2, x2 = _neighbour(y, x, k)
+                j, code2 = (y2 + 1) * stride + x2 + 1, trimap[y2, x2]
+                if code > 1 and code2 > 1:
+                    was_joined = len(old) and old[i, 2 * k] + old[j, 2 * k + 1] > 0
+                    flow = link - old[i, 2 * k] if was_joined else 0
+                    room[i, 2 * k], room[j, 2 * k + 1] = link - flow, link + flow
                     excess[i] -= flow
                     excess[j] += flow
-                elif t > 1:
-                    excess[i] += c if t2 else -c
-                elif t2 > 1:
-                    excess[j] += c if t else -c
+                elif code > 1:
+                    excess[i] += link if code2 else -link
+                elif code2 > 1:
+                    excess[j] += link if code else -link
     return room, excess
-
-# %% ../nbs/12_grabcut.ipynb #grabcut-041
-@_jit
-def _steps(W): return np.array([1, -1, W, -W, W + 1, -W - 1, W - 1, 1 - W])
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-042
 @_jit
-def _search(room, excess, W, far, order):
-    "Steps of every node to the nearest sink, the nodes that have a way in order, and their number"
-    steps, n, k = _steps(W), 0, 0
+def _steps(stride):
+    "From a node to its neighbours, in the order of `room`"
+    return np.array([1, -1, stride, -stride, stride + 1, -stride - 1, stride - 1, 1 - stride])
+
+@_jit
+def _search(room, excess, stride, far, order):
+    "Steps of every node to the nearest sink, into `far`; the nodes that have a way, the nearest first, in `order`"
+    steps = _steps(stride)
+    found = 0
     for i in range(len(excess)):
         far[i] = _FAR
         if excess[i] < 0:
-            far[i], order[n] = 1, i
-            n += 1
-    while k < n:
+            far[i], order[found] = 1, i
+            found += 1
+    k = 0
+    while k < found:
         i = np.int64(order[np.uint64(k)])
         k += 1
         for d in range(8):
             j = np.uint64(i + steps[d])
             if far[j] == _FAR and room[j, d ^ 1] > 0:
-                far[j], order[np.uint64(n)] = far[np.uint64(i)] + 1, j
-                n += 1
-    return n
-
-# %% ../nbs/12_grabcut.ipynb #grabcut-043
-@_jit
-def _queue_up(excess, order, reached, queue, waiting):
-    "Nodes that have excess and a way to a sink, the farthest first; how many"
-    n = 0
-    for k in range(reached - 1, -1, -1):
-        if excess[order[k]] > 0:
-            queue[n], waiting[order[k]] = order[k], True
-            n += 1
-    return n
+                far[j], order[np.uint64(found)] = far[np.uint64(i)] + 1, j
+                found += 1
+    return order[:found]
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-044
 @_jit
-def _push(room, excess, steps, far, queue, waiting, tail, left):
-    "`left` turns of the nodes in the queue: each gives what neighbours nearer to a sink can take, and steps back if that is not all"
-    head, mask = 0, len(queue) - 1
-    while head < tail and left > 0:
-        at = np.int64(queue[np.uint64(head & mask)])
-        i, head = np.uint64(at), head + 1
-        e, waiting[i] = excess[i], False
-        while e > 0 and far[i] < _FAR:
-            low, here, left = _FAR, far[i], left - 1
+def _queue_up(excess, reached, queue, waiting):
+    "Of the nodes that have a way, those that have excess, the farthest first; how many"
+    n = 0
+    for k in range(len(reached) - 1, -1, -1):
+        if excess[reached[k]] > 0:
+            queue[n], waiting[reached[k]] = reached[k], True
+            n += 1
+    return n
+
+@_jit
+def _push(room, excess, stride, far, reached, queue):
+    """A turn of a node in the queue: it gives what neighbours nearer to a sink can take, and steps back if that is
+    not all. As many turns as nodes were reached; False if none had any excess. `queue` has a power of 2 of places."""
+    waiting = np.zeros(len(excess), np.bool_)
+    in_queue = _queue_up(excess, reached, queue, waiting)
+    head, tail, ring = 0, in_queue, len(queue) - 1
+    steps, turns = _steps(stride), len(reached)
+    while head < tail and turns > 0:
+        at = np.int64(queue[np.uint64(head & ring)])
+        head += 1
+        i = np.uint64(at)
+        amount, waiting[i] = excess[i], False
+        while amount > 0 and far[i] < _FAR:
+            turns -= 1
+            here, nearest = far[i], _FAR
             for d in range(8):
-                c = np.int32(room[i, d])
-                if c == 0:
+                capacity = np.int32(room[i, d])
+                if capacity == 0:
                     continue
                 j = np.uint64(at + steps[d])
                 if far[j] >= here:
-                    low = min(low, far[j])
+                    nearest = min(nearest, far[j])
                     continue
-                flow = min(c, e)
-                e -= flow
+                flow = min(capacity, amount)
+                amount -= flow
                 room[i, d] -= np.int16(flow)
                 room[j, d ^ 1] += np.int16(flow)
                 excess[j] += flow
                 if excess[j] > 0 and not waiting[j]:
-                    queue[np.uint64(tail & mask)], waiting[j] = j, True
+                    queue[np.uint64(tail & ring)], waiting[j] = j, True
                     tail += 1
-                if e == 0:
+                if amount == 0:
                     break
-            if e > 0:
-                far[i] = min(low + 1, _FAR)
-        excess[i] = e
-    for k in range(head, tail):
-        waiting[queue[k & mask]] = False
+            if amount > 0:
+                far[i] = min(nearest + 1, _FAR)
+        excess[i] = amount
+    return in_queue > 0
 
-# %% ../nbs/12_grabcut.ipynb #grabcut-046
+# %% ../nbs/12_grabcut.ipynb #grabcut-047
 @_jit
-def _turn(room, excess, W):
-    "Sources become sinks, in place"
+def _swap_source_and_sink(room, excess, stride):
+    "In place: what was pushed one way is pushed the other way"
     for i in range(len(excess)):
         excess[i] = -excess[i]
-    steps = _steps(W)
-    for i in range(W, len(excess) - W):
+    steps = _steps(stride)
+    for i in range(stride, len(excess) - stride):
         for d in range(0, 8, 2):
             j = i + steps[d]
             room[i, d], room[j, d + 1] = room[j, d + 1], room[i, d]
 
-# %% ../nbs/12_grabcut.ipynb #grabcut-047
 @_jit
-def _cut(room, excess, W):
+def _cut(room, excess, stride):
     "Maximum flow, in place; steps of every node to the nearest sink that is left, `_FAR` where it is foreground"
-    n, size, balance = len(excess), 1, 0
+    n = len(excess)
+    size = 1
     while size < n:
         size *= 2
-    far, order, queue, waiting = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(size, np.int32), np.zeros(n, np.bool_)
+    far, order, queue = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(size, np.int32)
+    balance = 0
     for i in range(n):
         balance += np.int64(excess[i] > 0) - np.int64(excess[i] < 0)
     if balance > 0:
-        _turn(room, excess, W)
-    while True:
-        reached = _search(room, excess, W, far, order)
-        tail = _queue_up(excess, order, reached, queue, waiting)
-        if tail == 0:
-            break
-        _push(room, excess, _steps(W), far, queue, waiting, tail, reached)
+        _swap_source_and_sink(room, excess, stride)
+    pushed = True
+    while pushed:
+        reached = _search(room, excess, stride, far, order)
+        pushed = _push(room, excess, stride, far, reached, queue)
     if balance > 0:
-        _turn(room, excess, W)
-        _search(room, excess, W, far, order)
+        _swap_source_and_sink(room, excess, stride)
+        _search(room, excess, stride, far, order)
     return far
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-048
 @_jit
 def _read_mask(trimap, far):
-    h, w = trimap.shape
-    out = np.empty((h, w), np.bool_)
-    for y in range(h):
-        for x in range(w):
-            out[y, x] = far[(y + 1) * (w + 2) + x + 1] == _FAR if trimap[y, x] > 1 else trimap[y, x] == 1
-    return out
-
-# %% ../nbs/12_grabcut.ipynb #grabcut-054
-@_jit
-def _prepare(image, bits):
-    colours, n = _name_colours(image, bits)
-    return colours, _take_moments(image, colours, n), _make_links(image)
+    "(H, W) bool"
+    H, W = trimap.shape
+    mask = np.empty((H, W), np.bool_)
+    for y in range(H):
+        for x in range(W):
+            mask[y, x] = far[(y + 1) * (W + 2) + x + 1] == _FAR if trimap[y, x] > 1 else trimap[y, x] == 1
+    return mask
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-055
 @_jit
 def _grabcut(trimap, colours, moments, links, iterations, seed, room):
     "Mask, and the room its last cut left"
-    gaussians, noise, mask = np.empty((2, COMPONENTS, 11)), _make_noise(seed), np.empty(trimap.shape, np.bool_)
+    gaussians, noise = np.empty((2, COMPONENTS, 11)), _make_noise(seed)
+    mask = np.empty(trimap.shape, np.bool_)
     for y in range(trimap.shape[0]):
         for x in range(trimap.shape[1]):
             mask[y, x] = trimap[y, x] & 1
     for turn in range(iterations):
         _learn(moments, colours, mask, noise, gaussians, turn == 0)
-        room, excess = _make_graph(trimap, colours, _weigh(moments, colours, trimap, gaussians), links, room)
+        odds = _log_odds(moments, colours, trimap, gaussians)
+        room, excess = _make_graph(trimap, colours, odds, links, room)
         mask = _read_mask(trimap, _cut(room, excess, trimap.shape[1] + 2))
     return mask, room
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-056
 class PreparedPicture:
-    "A picture whose links and colours are computed once, to be cut by many trimaps: the masks of `grabcut`, sooner (for sliders and sweeps)"
+    """A picture whose links and colours are computed once, to be cut by many trimaps:
+    the masks of `grabcut`, sooner (for sliders and sweeps)"""
     def __init__(self,
         image:np.ndarray, # (H, W, 3) uint8 RGB
         bits:int=6,       # of a colour channel that the Gaussians see, 1 to 8
     ):
         image = _check_image(image)
-        self.size, self._parts = image.shape[:2], _prepare(image, bits)
-        self._room = np.empty((0, 8), np.int16)
+        self.size = image.shape[:2]
+        self._colours, n = _name_colours(image, bits)
+        self._moments = _take_moments(image, self._colours, n)
+        self._links = _make_links(image)
+        self._room = np.empty((0, 8), np.int16) # what the last cut left
 
     def cut(self,
         trimap:np.ndarray, # (H, W) uint8, codes 0 to 3; not changed
@@ -491,16 +537,16 @@ class PreparedPicture:
         trimap = _check_trimap(trimap, self.size, iterations)
         if not _undecided(trimap):
             return (trimap & 1).astype(bool)
-        mask, self._room = _grabcut(trimap, *self._parts, iterations, np.uint64(seed % 2**64), self._room)
+        mask, self._room = _grabcut(trimap, self._colours, self._moments, self._links,
+                                    iterations, np.uint64(seed % 2**64), self._room)
         return mask
 
-# %% ../nbs/12_grabcut.ipynb #grabcut-058
+# %% ../nbs/12_grabcut.ipynb #grabcut-059
 def _opencv(image, trimap, iterations, seed):
     cv2.setRNGSeed(seed)
     cv2.grabCut(image, trimap, None, np.zeros((1, 65)), np.zeros((1, 65)), iterations, cv2.GC_INIT_WITH_MASK)
     return (trimap & 1).astype(bool)
 
-# %% ../nbs/12_grabcut.ipynb #grabcut-059
 def grabcut(
     image:np.ndarray,  # (H, W, 3) uint8 RGB
     trimap:np.ndarray, # (H, W) uint8, codes 0 to 3; not changed
@@ -515,4 +561,6 @@ def grabcut(
     trimap = _check_trimap(trimap, image.shape[:2], iterations)
     if not _undecided(trimap):
         return (trimap & 1).astype(bool)
-    return _opencv(image, trimap, iterations, seed) if kernel == "cv2" else PreparedPicture(image).cut(trimap, iterations, seed)
+    if kernel == "cv2":
+        return _opencv(image, trimap, iterations, seed)
+    return PreparedPicture(image).cut(trimap, iterations, seed)

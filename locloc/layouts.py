@@ -14,8 +14,10 @@ import re
 import warnings
 from array import array
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.parsers import expat
 from zipfile import BadZipFile
@@ -23,7 +25,11 @@ from zipfile import BadZipFile
 import numpy as np
 from scipy.io import loadmat
 
+from .files import replace_whole
+
 # %% ../nbs/04_layouts.ipynb #layouts-005
+_NOT_KNOWN = (0, 0) # the size of a picture where the lists do not say it
+
 @dataclass(frozen=True, eq=False)
 class Index:
     "Every picture of one split, in columns"
@@ -42,51 +48,87 @@ class Index:
     masks_in: str = "" # what `masks` and `ignores` are relative to; empty: `folder`
 
     @property
-    def mask_folder(self): return str(self.masks_in) or str(self.folder)
+    def mask_folder(self):
+        return str(self.masks_in) or str(self.folder)
 
-    def __len__(self): return len(self.paths)
+    def __len__(self):
+        return len(self.paths)
 
 # %% ../nbs/04_layouts.ipynb #layouts-006
+def _utf8(texts):
+    return np.array([text.encode() for text in texts], dtype=bytes)
+
+def _grouped(values, picture_of, keep, total):
+    "Values and the picture each belongs to -> values of the pictures in `keep`, in its order, and where each's begin"
+    new_number = np.full(total, -1)
+    new_number[keep] = np.arange(len(keep))
+    owner = new_number[np.asarray(picture_of)] # -1: a picture that is not kept
+    order = np.argsort(owner, kind="stable")[np.count_nonzero(owner < 0):]
+    counts = np.bincount(owner[order], minlength=len(keep))
+    return values[order], np.concatenate([[0], counts.cumsum()]).astype(np.int64)
+
 class _Builder:
     "Pictures one by one -> Index; raises ValueError on a second picture of a name"
     def __init__(self):
-        self.place, self.labels, self.sizes, self.boxes, self.box_of = {}, array("i"), array("i"), array("d"), array("q")
-        self.masks, self.mask_of, self.ignores = [], array("q"), {}
+        self.number_of = {} # path -> number of the picture, from 0 in the order of the list
+        self.labels = array("i") # class number of each picture
+        self.sizes = array("i") # H and W of each picture, one after the other
+        self.boxes = array("d") # x0 y0 x1 y1 of each box, one after the other
+        self.box_of = array("q") # number of the picture that each box belongs to
+        self.masks = []
+        self.mask_of = array("q")
+        self.ignores = {} # number of the picture -> file
 
-    def add(self, path, label=-1, size=(0, 0)):
-        if path in self.place:
+    def add(self, path, label=-1, size=_NOT_KNOWN): # -> number of the picture
+        if path in self.number_of:
             raise ValueError(f"{path} is there twice")
-        self.place[path] = len(self.place)
-        self.labels.append(label), self.sizes.extend(size)
+        number = self.number_of[path] = len(self.number_of)
+        self.labels.append(label)
+        self.sizes.extend(size)
+        return number
 
-    def size(self, i): return self.sizes[2 * i], self.sizes[2 * i + 1]
-    def set_size(self, i, size): self.sizes[2 * i], self.sizes[2 * i + 1] = size
-    def add_box(self, i, box): self.boxes.extend(box), self.box_of.append(i)
-    def add_mask(self, i, mask): self.masks.append(mask), self.mask_of.append(i)
+    def size(self, i):
+        return self.sizes[2*i], self.sizes[2*i + 1]
 
-    def index(self, source, classes, keep=None, notes=()):
-        keep = np.arange(len(self.place)) if keep is None else np.asarray(keep, dtype=int)
-        boxes, box_starts = _grouped(np.frombuffer(self.boxes).reshape(-1, 4), self.box_of, keep, len(self.place))
-        masks, mask_starts = _grouped(_bytes(self.masks), self.mask_of, keep, len(self.place))
-        ignores = _bytes([self.ignores.get(i, "") for i in keep]) if self.ignores else np.zeros(len(keep), dtype="S1")
-        return Index(np.array(str(source)), np.array(classes, dtype=str), _bytes(self.place)[keep], np.frombuffer(self.labels, np.int32)[keep],
-            np.frombuffer(self.sizes, np.int32).reshape(-1, 2)[keep], boxes, box_starts, masks, mask_starts, ignores, np.array(notes, dtype=str))
+    def set_size(self, i, size):
+        self.sizes[2*i], self.sizes[2*i + 1] = size
 
-# %% ../nbs/04_layouts.ipynb #layouts-007
-def _bytes(texts): return np.array([t.encode() for t in texts], dtype=bytes) if len(texts) else np.zeros(0, dtype="S1")
+    def add_box(self, i, box):
+        self.boxes.extend(box)
+        self.box_of.append(i)
 
-def _grouped(values, owner, keep, total):
-    "Values with the picture each belongs to -> values in the order of the kept pictures, and where each picture's start"
-    new = np.full(total, -1)
-    new[keep] = np.arange(len(keep))
-    place = new[np.frombuffer(owner, np.int64)] if len(owner) else np.zeros(0, dtype=int)
-    order = np.argsort(place, kind="stable")[np.count_nonzero(place < 0):]
-    return values[order], np.concatenate([[0], np.bincount(place[order], minlength=len(keep)).cumsum()]).astype(np.int64)
+    def add_mask(self, i, mask):
+        self.masks.append(mask)
+        self.mask_of.append(i)
+
+    def index(self, source, classes, keep=None, notes=()): # keep: numbers of the pictures wanted; None: all
+        total = len(self.number_of)
+        keep = np.arange(total) if keep is None else np.asarray(keep, dtype=int)
+        boxes = np.asarray(self.boxes).reshape(-1, 4) # (4 K,) -> (K, 4)
+        boxes, box_starts = _grouped(boxes, self.box_of, keep, total)
+        masks, mask_starts = _grouped(_utf8(self.masks), self.mask_of, keep, total)
+        ignores = np.zeros(len(keep), dtype="S1")
+        if self.ignores:
+            ignores = _utf8([self.ignores.get(i, "") for i in keep])
+        return Index(
+            source=np.array(str(source)),
+            classes=np.array(classes, dtype=str),
+            paths=_utf8(self.number_of)[keep],
+            labels=np.asarray(self.labels)[keep],
+            sizes=np.asarray(self.sizes).reshape(-1, 2)[keep], # (2 N,) -> (N, 2)
+            boxes=boxes,
+            box_starts=box_starts,
+            masks=masks,
+            mask_starts=mask_starts,
+            ignores=ignores,
+            notes=np.array(notes, dtype=str),
+        )
 
 # %% ../nbs/04_layouts.ipynb #layouts-009
-def _wrong(path, line, why): return ValueError(f"{path}, line {line}: {why}")
+def _wrong(path, line, why):
+    return ValueError(f"{path}, line {line}: {why}")
 
-def _rows(path, counts, separator=","):
+def _rows(path, counts, separator=","): # counts: how many values a line may have
     "Text table -> (line number, values) of each line that is not empty; separator None: any space"
     if not Path(path).is_file():
         raise ValueError(f"{path}: no such file, and this layout needs it")
@@ -94,58 +136,19 @@ def _rows(path, counts, separator=","):
     with open(path, encoding="utf-8-sig") as file:
         try:
             for number, line in enumerate(file, 1):
-                if not (line := line.strip()):
+                line = line.strip()
+                if not line:
                     continue
                 values = line.split(separator)
                 if len(values) not in counts:
-                    raise _wrong(path, number, f"expected {' or '.join(map(str, counts))} values, got {len(values)}: {line[:80]}")
+                    wanted = " or ".join(map(str, counts))
+                    raise _wrong(path, number, f"expected {wanted} values, got {len(values)}: {line[:80]}")
                 yield number, values
         except UnicodeDecodeError:
             raise _wrong(path, number + 1, "not UTF-8") from None
 
-# %% ../nbs/04_layouts.ipynb #layouts-010
-def _numbers(kind, names, texts):
-    try:
-        return [kind(t) for t in texts]
-    except ValueError:
-        pass
-    got = ", ".join(t or "nothing" for t in texts)
-    raise ValueError(f"{names} must be {'whole ' * (kind is int)}numbers, got {got}")
-
-def _size(w, h): # numbers -> (H, W)
-    if not all(1 <= side < 2**31 and side == int(side) for side in (w, h)):
-        raise ValueError(f"width, height must be positive whole numbers below {2**31}, got {w}, {h}")
-    return int(h), int(w)
-
-def _text_size(w, h): return _size(*_numbers(int, "width, height", (w, h)))
-
-# %% ../nbs/04_layouts.ipynb #layouts-011
-def _inside(text):
-    "A path that stays in its folder, with forward slashes"
-    if not re.search(r"\\|:|\.\.|^/|^$", text):
-        return text
-    path = PurePosixPath(text.replace("\\", "/"))
-    if not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
-        raise ValueError(f"the path {text!r} must be relative and stay in the folder")
-    return str(path)
-
-# %% ../nbs/04_layouts.ipynb #layouts-012
-def _box(box, size):
-    "A box that lies in its picture; size 0 0: not known"
-    (x0, y0, x1, y1), (h, w) = box, size
-    if not (0 <= x0 < x1 <= (w or np.inf) and 0 <= y0 < y1 <= (h or np.inf)):
-        raise ValueError(f"the box {x0:g}, {y0:g}, {x1:g}, {y1:g} must have 0 <= x0 < x1 <= width {w or '?'} and 0 <= y0 < y1 <= height {h or '?'}")
-    return box
-
-# %% ../nbs/04_layouts.ipynb #layouts-013
-def _label(text, first, count):
-    (label,) = _numbers(int, "the class", [text])
-    if not first <= label < first + count:
-        raise ValueError(f"class {label} is outside {first} to {first + count - 1}")
-    return label - first
-
 # %% ../nbs/04_layouts.ipynb #layouts-014
-def _each(path, counts, use, separator=","):
+def _for_each_line(path, counts, use, separator=","):
     "`use(*values)` for every line; what it refuses is told with file and line"
     for line, values in _rows(path, counts, separator):
         try:
@@ -153,181 +156,305 @@ def _each(path, counts, use, separator=","):
         except ValueError as error:
             raise _wrong(path, line, error) from None
 
-# %% ../nbs/04_layouts.ipynb #layouts-015
-def _each_picture(path, counts, place, use, separator=",", once=True, every=True):
-    "`use(i, *values)` for every line; it begins with the name of picture `i = place[name]`. `once`: none is named twice, `every`: none is left out"
-    seen = bytearray(len(place))
-    def one(name, *values):
-        if name not in place:
+def _for_each_picture(
+    path, # of the list
+    counts, # how many values a line may have
+    number_of, # {name: number} of all pictures
+    use, # gets a picture's number and the other values of its line
+    separator=",", # None: any space
+    once=True, # no picture may be named twice
+    every=True, # none may be left out
+):
+    "`use(i, *values)` for every line of a list whose lines begin with the name of a picture"
+    seen = bytearray(len(number_of))
+    def use_line(name, *values):
+        if name not in number_of:
             raise ValueError(f"picture {name} is not in the list of pictures")
-        i = place[name]
+        i = number_of[name]
         if seen[i] and once:
             raise ValueError(f"picture {name} is there twice")
         seen[i] = 1
         use(i, *values)
-    _each(path, counts, one, separator)
+    _for_each_line(path, counts, use_line, separator)
     if every and not all(seen):
         raise ValueError(f"{path}: does not name every picture, {seen.count(0)} of {len(seen)} are missing")
 
-# %% ../nbs/04_layouts.ipynb #layouts-016
-def _no_split(where, split, there):
-    return ValueError(f"{where} has no pictures of the split {split!r}; it has {', '.join(sorted(there)) or 'none at all'}")
+# %% ../nbs/04_layouts.ipynb #layouts-010
+def _numbers(kind, names, texts):
+    try:
+        return [kind(text) for text in texts]
+    except ValueError:
+        whole = "whole " if kind is int else ""
+        got = ", ".join(text or "nothing" for text in texts)
+        raise ValueError(f"{names} must be {whole}numbers, got {got}") from None
+
+def _size(w, h): # numbers -> (H, W)
+    if not all(1 <= side < 2**31 and side == int(side) for side in (w, h)):
+        raise ValueError(f"width, height must be positive whole numbers below {2**31}, got {w}, {h}")
+    return int(h), int(w)
+
+def _text_size(w, h):
+    return _size(*_numbers(int, "width, height", (w, h)))
+
+def _inside(text):
+    "A path that stays in its folder, with forward slashes"
+    if not re.search(r"\\|:|\.\.|^/|^$", text): # nearly all paths are plain
+        return text
+    path = PurePosixPath(text.replace("\\", "/"))
+    if not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        raise ValueError(f"the path {text!r} must be relative and stay in the folder")
+    return str(path)
+
+def _box(box, size):
+    "A box that lies in its picture; size 0 0: not known"
+    x0, y0, x1, y1 = box
+    h, w = size
+    if not (0 <= x0 < x1 <= (w or np.inf) and 0 <= y0 < y1 <= (h or np.inf)):
+        raise ValueError(f"the box {x0:g}, {y0:g}, {x1:g}, {y1:g} must have "
+                         f"0 <= x0 < x1 <= width {w or '?'} and 0 <= y0 < y1 <= height {h or '?'}")
+    return box
+
+def _read_sizes(path, number_of, built, separator=","): # lines of picture, width, height
+    def set_size(i, w, h):
+        built.set_size(i, _text_size(w, h))
+    _for_each_picture(path, (3,), number_of, set_size, separator)
+
+def _label(text, first, count):
+    "Class number in a list that counts from `first` -> class number from 0"
+    (label,) = _numbers(int, "the class", [text])
+    if not first <= label < first + count:
+        raise ValueError(f"class {label} is outside {first} to {first + count - 1}")
+    return label - first
+
+def _no_split(where, split, there): # there: the splits that it has
+    splits = ", ".join(sorted(there)) or "none at all"
+    return ValueError(f"{where} has no pictures of the split {split!r}; it has {splits}")
 
 # %% ../nbs/04_layouts.ipynb #layouts-018
 _COLUMNS = ("image", "class", "split", "width", "height", "x0", "y0", "x1", "y1", "mask")
 
-def _parse(row):
-    "Values in the order of _COLUMNS -> (image, class, split, size, mask), and the box or None"
-    image, kind, split, w, h, *corners, mask = (v.strip() for v in row)
+class _CsvRow(NamedTuple):
+    image: str
+    kind: str # name of the class
+    split: str
+    size: tuple # (H, W)
+    mask: str # path; empty: none
+    box: list | None
+
+def _parsed(values):
+    "Texts in the order of _COLUMNS -> _CsvRow"
+    image, kind, split, w, h, *corners, mask = (value.strip() for value in values)
     if not kind or not split:
         raise ValueError("class and split must not be empty")
-    known = (_inside(image), kind, split, _text_size(w, h), mask and _inside(mask))
-    return known, _box(_numbers(float, "x0, y0, x1, y1", corners), known[3]) if any(corners) else None
+    image, size, mask = _inside(image), _text_size(w, h), mask and _inside(mask)
+    box = None
+    if any(corners):
+        box = _box(_numbers(float, "x0, y0, x1, y1", corners), size)
+    return _CsvRow(image, kind, split, size, mask, box)
 
-# %% ../nbs/04_layouts.ipynb #layouts-019
 def _csv_rows(path):
-    "index.csv -> (line number, what `_parse` says) of each row"
+    "index.csv -> (line number, _CsvRow) of each row"
     with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file)
         try:
             header = next(reader, [])
-            missing = [c for c in _COLUMNS if c not in header]
+            missing = [column for column in _COLUMNS if column not in header]
             if missing:
                 raise ValueError(f"lacks {', '.join(missing)}; the header must be {','.join(_COLUMNS)}")
-            places = [header.index(c) for c in _COLUMNS]
-            for row in reader:
-                if not row:
+            places = [header.index(column) for column in _COLUMNS]
+            for values in reader:
+                if not values:
                     continue
-                if len(row) != len(header):
+                if len(values) != len(header):
                     raise ValueError(f"expected {len(header)} values")
-                yield reader.line_num, _parse([row[i] for i in places])
+                yield reader.line_num, _parsed([values[place] for place in places])
         except UnicodeDecodeError:
             raise _wrong(path, reader.line_num + 1, "not UTF-8") from None
         except (ValueError, csv.Error) as error:
             raise _wrong(path, max(reader.line_num, 1), error) from None
 
+def _csv_splits(folder):
+    return {row.split for _, row in _csv_rows(folder/"index.csv")}
+
 # %% ../nbs/04_layouts.ipynb #layouts-020
 def _read_csv(folder, split):
     path, built = folder/"index.csv", _Builder()
-    numbers, splits, kinds, masks = {}, {}, array("i"), {}
-    for line, ((image, kind, its_split, size, mask), box) in _csv_rows(path):
-        row = numbers.setdefault(kind, len(numbers)), splits.setdefault(its_split, len(splits)), size, mask
-        if image not in built.place:
-            built.add(image, row[0], size), kinds.append(row[1])
-            if mask:
-                built.add_mask(i := built.place[image], mask), masks.update({i: mask})
-        i = built.place[image]
-        if (built.labels[i], kinds[i], built.size(i), masks.get(i, "")) != row:
-            raise _wrong(path, line, f"{image} has another class, split, size or mask than on an earlier line")
-        if box:
-            built.add_box(i, box)
-    if split not in splits and (split != "all" or not splits):
-        raise _no_split(path, split, splits)
-    classes = sorted(numbers)
-    built.labels = array("i", np.array([classes.index(k) for k in numbers], dtype=np.int32)[np.frombuffer(built.labels, np.int32)].tobytes())
-    return built.index(path, classes, keep=None if split == "all" else np.flatnonzero(np.frombuffer(kinds, np.int32) == splits[split]))
-
-# %% ../nbs/04_layouts.ipynb #layouts-021
-def _csv_splits(folder): return {known[2] for _, (known, _) in _csv_rows(folder/"index.csv")}
+    class_numbers, split_numbers = {}, {} # name -> number, as they appear
+    splits = array("i") # split number of each picture
+    masks = {} # picture -> its mask, where it has one
+    for line, row in _csv_rows(path):
+        label = class_numbers.setdefault(row.kind, len(class_numbers))
+        part = split_numbers.setdefault(row.split, len(split_numbers))
+        i = built.number_of.get(row.image)
+        if i is None:
+            i = built.add(row.image, label, row.size)
+            splits.append(part)
+            if row.mask:
+                built.add_mask(i, row.mask)
+                masks[i] = row.mask
+        elif (built.labels[i], splits[i], built.size(i), masks.get(i, "")) != (label, part, row.size, row.mask):
+            raise _wrong(path, line, f"{row.image} has another class, split, size or mask than on an earlier line")
+        if row.box:
+            built.add_box(i, row.box)
+    if split not in split_numbers and not (split == "all" and split_numbers):
+        raise _no_split(path, split, split_numbers)
+    keep = None
+    if split != "all":
+        keep = np.flatnonzero(np.asarray(splits) == split_numbers[split])
+    classes = sorted(class_numbers)
+    alphabetical = {name: k for k, name in enumerate(classes)}
+    final = [alphabetical[name] for name in class_numbers] # number as it appeared -> alphabetical number
+    built.labels = array("i", [final[label] for label in built.labels])
+    return built.index(path, classes, keep)
 
 # %% ../nbs/04_layouts.ipynb #layouts-025
-def _clipped(x, y, w, h, size): # x, y, width, height, at most a tenth of the picture's side too far -> box
-    ends = [min(b, end) if end and b <= 1.1*end else b for b, end in zip((x + w, y + h), size[::-1])]
-    return _box([x, y, *ends], size)
+def _cut(end, side): # side 0: not known
+    return min(end, side) if side and end <= 1.1*side else end
+
+def _clipped(x, y, w, h, size):
+    "x, y, width, height that may end a tenth of the picture's side too far -> box"
+    height, width = size
+    return _box([x, y, _cut(x + w, width), _cut(y + h, height)], size)
 
 # %% ../nbs/04_layouts.ipynb #layouts-026
 def _listed_classes(path): # lines of class number, from 1, and name
     names = []
-    def name(number, text):
+    def add_name(number, text):
         if number != str(len(names) + 1):
             raise ValueError(f"expected class {len(names) + 1}, got {number}")
         names.append(text)
-    _each(path, (2,), name, None)
+    _for_each_line(path, (2,), add_name, None)
     return names
 
-# %% ../nbs/04_layouts.ipynb #layouts-027
-def _folder_classes(found, count=0):
-    "(path, class number) of pictures -> names of the classes: of their folders where each has its own, else numbers; at least `count`"
-    names = {}
-    for path, label in found:
-        names.setdefault(label, set()).add(path.rpartition("/")[0].rpartition("/")[2])
-    own = all(len(s) == 1 for s in names.values()) and len(names) == len(set().union(*names.values()) - {""})
-    return [next(iter(names[k])) if own and k in names else f"class {k}" for k in range(max(count, 1 + max(names, default=-1)))]
+def _folder_classes(pictures, count=0):
+    "(path, class number) of pictures -> names of at least `count` classes"
+    folders_of = {} # class number -> names of the folders that its pictures lie in
+    for path, label in pictures:
+        folder = path.rpartition("/")[0].rpartition("/")[2]
+        folders_of.setdefault(label, set()).add(folder)
+    names = [f"class {k}" for k in range(max(count, 1 + max(folders_of, default=-1)))]
+    one_each = all(len(folders) == 1 for folders in folders_of.values())
+    if one_each and len(folders_of) == len(set().union(*folders_of.values()) - {""}):
+        for label, (folder,) in folders_of.items():
+            names[label] = folder
+    return names
 
 # %% ../nbs/04_layouts.ipynb #layouts-028
-def _read_cub(folder, split):
-    if split not in (*(there := _cub_splits(folder)), "all"):
-        raise _no_split(f"{folder} (CUB-200-2011; CUBV2 comes with wsolevaluation's metadata)", split, there)
-    built, place, train = _Builder(), {}, {}
-    classes = _listed_classes(folder/"classes.txt") if (folder/"classes.txt").is_file() else []
-    def picture(number, path):
-        if number in place:
-            raise ValueError(f"picture {number} is there twice")
-        built.add("images/" + _inside(path))
-        place[number] = len(place)
-    def label(i, text): built.labels[i] = _label(text, 1, len(classes) or 200)
-    def side(i, text): train[i] = text == "1"
-    def box(i, *xywh): built.add_box(i, _clipped(*_numbers(float, "x, y, width, height", xywh), built.size(i)))
-    _each(folder/"images.txt", (2,), picture, None)
-    _each_picture(folder/"image_class_labels.txt", (2,), place, label, None)
-    _each_picture(folder/"train_test_split.txt", (2,), place, side, None)
-    if (folder/"sizes.txt").is_file():
-        _each_picture(folder/"sizes.txt", (3,), place, lambda i, w, h: built.set_size(i, _text_size(w, h)), None)
-    _each_picture(folder/"bounding_boxes.txt", (5,), place, box, None)
-    keep = [i for i in range(len(place)) if split == "all" or train[i] == (split == "train")]
-    return built.index(folder/"sizes.txt", classes or _folder_classes(zip(built.place, built.labels)), keep)
-
-# %% ../nbs/04_layouts.ipynb #layouts-029
 def _cub_splits(folder):
     found, names = set(), {"1": "train", "0": "test"}
-    def side(number, is_train):
+    def add_split(number, is_train):
         if is_train not in names:
             raise ValueError(f"expected 1 (train) or 0 (test), got {is_train}")
         found.add(names[is_train])
-    _each(folder/"train_test_split.txt", (2,), side, None)
+    _for_each_line(folder/"train_test_split.txt", (2,), add_split, None)
     return found
 
-# %% ../nbs/04_layouts.ipynb #layouts-032
-_KNOWN = {"CUB": 200, "ILSVRC": 1000, "OpenImages": 100} # classes of wsolevaluation's data sets
-_TRAIN = ("train", "train-weaksup") # training needs neither sizes nor boxes
+def _read_cub(folder, split):
+    there = _cub_splits(folder)
+    if split not in there and split != "all":
+        raise _no_split(f"{folder} (CUB-200-2011; CUBV2 comes with wsolevaluation's metadata)", split, there)
+    built, classes = _Builder(), []
+    number_of = {} # CUB's number of a picture, as text -> ours
+    in_training = {}
+    if (folder/"classes.txt").is_file():
+        classes = _listed_classes(folder/"classes.txt")
 
-def _metadata_splits(folder): return sorted(p.parent.name for p in folder.glob("*/image_ids.txt"))
+    def add_picture(number, path):
+        if number in number_of:
+            raise ValueError(f"picture {number} is there twice")
+        number_of[number] = built.add("images/" + _inside(path))
+
+    def set_label(i, text):
+        built.labels[i] = _label(text, 1, len(classes) or 200)
+
+    def set_split(i, is_train):
+        in_training[i] = is_train == "1"
+
+    def add_box(i, *xywh):
+        built.add_box(i, _clipped(*_numbers(float, "x, y, width, height", xywh), built.size(i)))
+
+    _for_each_line(folder/"images.txt", (2,), add_picture, None)
+    _for_each_picture(folder/"image_class_labels.txt", (2,), number_of, set_label, None)
+    _for_each_picture(folder/"train_test_split.txt", (2,), number_of, set_split, None)
+    if (folder/"sizes.txt").is_file():
+        _read_sizes(folder/"sizes.txt", number_of, built, None)
+    _for_each_picture(folder/"bounding_boxes.txt", (5,), number_of, add_box, None)
+    keep = None
+    if split != "all":
+        keep = [i for i in range(len(number_of)) if in_training[i] == (split == "train")]
+    classes = classes or _folder_classes(zip(built.number_of, built.labels, strict=True))
+    return built.index(folder/"sizes.txt", classes, keep)
+
+# %% ../nbs/04_layouts.ipynb #layouts-032
+_CLASS_COUNTS = {"CUB": 200, "ILSVRC": 1000, "OpenImages": 100} # classes of wsolevaluation's data sets
+_TRAINING_SPLITS = ("train", "train-weaksup") # training needs neither sizes nor boxes
+
+def _metadata_splits(folder):
+    return sorted(path.parent.name for path in folder.glob("*/image_ids.txt"))
 
 def _metadata_classes(folder, splits):
-    found, known = set(), _KNOWN.get(folder.name)
-    def one(path, label): found.add((path.rpartition("/")[0] + "/", _label(label, 0, known or 10**6)))
-    for split in [s for s in splits if s in _TRAIN] or splits:
-        _each(folder/split/"class_labels.txt", (2,), one)
-    return _folder_classes(found, known or 0)
+    found, count = set(), _CLASS_COUNTS.get(folder.name)
+    def add_folder(path, label):
+        found.add((path.rpartition("/")[0] + "/", _label(label, 0, count or 10**6)))
+    training = [split for split in splits if split in _TRAINING_SPLITS]
+    for split in training or splits:
+        _for_each_line(folder/split/"class_labels.txt", (2,), add_folder)
+    return _folder_classes(found, count or 0)
 
-# %% ../nbs/04_layouts.ipynb #layouts-033
-def _near_metadata(folder, split): # where pictures may lie, and masks if not with them
+def _metadata_sources(folder, split):
+    sources = []
+    for which in _metadata_splits(folder): # of all splits, for class names come from all
+        sources += sorted((folder/which).glob("*.txt"))
+    return sources
+
+def _near_metadata(folder, split):
     pictures = [folder, folder.parent.parent/"dataset"/folder.name]
-    return pictures, [*(p/"masks" for p in pictures), folder.parent/"masks"]
+    masks = [place/"masks" for place in pictures]
+    return pictures, [*masks, folder.parent/"masks"]
 
 # %% ../nbs/04_layouts.ipynb #layouts-034
 def _read_metadata(folder, split):
-    if split not in (splits := _metadata_splits(folder)):
+    splits = _metadata_splits(folder)
+    if split not in splits:
         raise _no_split(folder, split, splits)
-    lists, built, classes = folder/split, _Builder(), _metadata_classes(folder, splits)
-    def label(i, text): built.labels[i] = _label(text, 0, len(classes))
-    def mark(i, *values):
+    built, classes = _Builder(), _metadata_classes(folder, splits)
+    lists, needs_all = folder/split, split not in _TRAINING_SPLITS
+
+    def add_picture(path):
+        built.add(_inside(path))
+
+    def set_label(i, text):
+        built.labels[i] = _label(text, 0, len(classes))
+
+    def add_mark(i, *values):
         if len(values) == 4:
-            return built.add_box(i, _box(_numbers(float, "x0, y0, x1, y1", values), built.size(i)))
-        built.add_mask(i, _inside(values[0]))
-        if values[1] and built.ignores.setdefault(i, _inside(values[1])) != _inside(values[1]):
+            built.add_box(i, _box(_numbers(float, "x0, y0, x1, y1", values), built.size(i)))
+            return
+        mask, ignore = values
+        built.add_mask(i, _inside(mask))
+        if ignore and built.ignores.setdefault(i, _inside(ignore)) != _inside(ignore):
             raise ValueError("a second ignore region, expected one a picture")
-    _each(lists/"image_ids.txt", (1,), lambda path: built.add(_inside(path)))
-    _each_picture(lists/"class_labels.txt", (2,), built.place, label)
-    wanted = lambda path: split not in _TRAIN or path.is_file()
-    if wanted(sizes := lists/"image_sizes.txt") and any(_rows(sizes, (3,))): # OpenImages' is empty
-        _each_picture(sizes, (3,), built.place, lambda i, w, h: built.set_size(i, _text_size(w, h)))
-    if wanted(marks := lists/"localization.txt"):
-        _each_picture(marks, (5, 3), built.place, mark, once=False, every=split not in _TRAIN)
+
+    sizes, marks = lists/"image_sizes.txt", lists/"localization.txt"
+    _for_each_line(lists/"image_ids.txt", (1,), add_picture)
+    _for_each_picture(lists/"class_labels.txt", (2,), built.number_of, set_label)
+    if (needs_all or sizes.is_file()) and any(_rows(sizes, (3,))):
+        _read_sizes(sizes, built.number_of, built)
+    if needs_all or marks.is_file():
+        _for_each_picture(marks, (5, 3), built.number_of, add_mark, once=False, every=needs_all)
     return built.index(sizes, classes)
 
 # %% ../nbs/04_layouts.ipynb #layouts-039
-def _xml(path): # -> root, in whatever encoding the file says it has
+class _Object(NamedTuple):
+    kind: str | int # name of the class, or COCO's id of it
+    box: list # x0 y0 x1 y1
+
+class _Annotation(NamedTuple):
+    file: str # name of the picture; empty: it does not say
+    size: tuple # (H, W)
+    objects: list # of _Object
+
+def _xml(path): # -> root
     if not path.is_file():
         raise ValueError(f"{path}: no such file, and this layout needs it")
     try:
@@ -337,177 +464,246 @@ def _xml(path): # -> root, in whatever encoding the file says it has
     except (ValueError, LookupError) as error:
         raise _wrong(path, 1, f"not XML ({error})") from None
 
-def _text(mark, name): return (mark.findtext(name) or "").strip()
+def _text(element, name):
+    return (element.findtext(name) or "").strip()
 
-# %% ../nbs/04_layouts.ipynb #layouts-040
 def _object_line(path, k): # number of the line on which <object> k begins
     lines, parser = [], expat.ParserCreate()
-    parser.StartElementHandler = lambda name, _: lines.append(parser.CurrentLineNumber) if name == "object" else None
+    def begins(name, _):
+        if name == "object":
+            lines.append(parser.CurrentLineNumber)
+    parser.StartElementHandler = begins
     parser.Parse(path.read_bytes(), True)
     return lines[k]
 
-# %% ../nbs/04_layouts.ipynb #layouts-041
-def _object(mark, size, first): # <object> -> name, box
+def _object(element, size, first): # of <object>
     corners = "xmin", "ymin", "xmax", "ymax"
-    if not (name := _text(mark, "name")):
+    name = _text(element, "name")
+    if not name:
         raise ValueError("the object has no name")
-    x0, y0, x1, y1 = _numbers(float, ", ".join(corners), [_text(mark, f"bndbox/{c}") for c in corners])
-    return name, _box([x0 - first, y0 - first, x1, y1], size)
+    texts = [_text(element, f"bndbox/{corner}") for corner in corners]
+    x0, y0, x1, y1 = _numbers(float, ", ".join(corners), texts)
+    return _Object(name, _box([x0 - first, y0 - first, x1, y1], size))
 
-def _read_xml(path, first):
-    "Annotation file -> file name of the picture, size (H, W), [(name, box)]; `first`: number of the first pixel"
+def _read_xml(path, first): # first: number of the first pixel
     root, objects = _xml(path), []
     try:
         size = _text_size(_text(root, "size/width"), _text(root, "size/height"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    for k, mark in enumerate(root.iter("object")):
+    for k, element in enumerate(root.iter("object")):
         try:
-            objects.append(_object(mark, size, first))
+            objects.append(_object(element, size, first))
         except ValueError as error:
             raise _wrong(path, _object_line(path, k), error) from None
-    return _text(root, "filename"), size, objects
+    return _Annotation(_text(root, "filename"), size, objects)
 
 # %% ../nbs/04_layouts.ipynb #layouts-042
-def _main_class(objects): # [(class, box)] -> class of the largest box, its boxes
-    best = max(objects, key=lambda o: (o[1][2] - o[1][0])*(o[1][3] - o[1][1]))[0]
-    return best, [box for name, box in objects if name == best]
+def _area(marked):
+    x0, y0, x1, y1 = marked.box
+    return (x1 - x0)*(y1 - y0)
+
+def _of_main_class(objects):
+    "The objects of the class that the largest has"
+    main = max(objects, key=_area)
+    return [one for one in objects if one.kind == main.kind]
 
 # %% ../nbs/04_layouts.ipynb #layouts-044
-def _voc_lists(folder): return {p.stem: p for p in (folder/"ImageSets"/"Main").glob("*.txt") if "_" not in p.stem} # split -> list; dog_train.txt is of a class
+def _voc_lists(folder): # -> {split: list}; a list with _ in its name is of a class
+    return {path.stem: path for path in (folder/"ImageSets"/"Main").glob("*.txt") if "_" not in path.stem}
 
-def _voc_splits(folder): # trainval is train and val again
+def _voc_splits(folder):
     splits = set(_voc_lists(folder))
-    return splits - ({"trainval"} if {"train", "val"} <= splits else {"train", "val"} if "trainval" in splits else set())
+    if {"train", "val"} <= splits:
+        return splits - {"trainval"}
+    if "trainval" in splits:
+        return splits - {"train", "val"}
+    return splits
+
+def _voc_sources(folder, split):
+    return [*sorted((folder/"ImageSets"/"Main").glob("*.txt")), *sorted((folder/"Annotations").glob("*.xml"))]
 
 def _voc_classes(folder):
-    parts = [p.stem.rpartition("_") for p in (folder/"ImageSets"/"Main").glob("*_*.txt")]
-    names = {_text(mark, "name") for path in (folder/"Annotations").glob("*.xml") for mark in _xml(path).iter("object")}
-    return sorted(names.union(name for name, _, split in parts if split in _voc_lists(folder)) - {""})
+    names, lists = set(), _voc_lists(folder)
+    for path in (folder/"Annotations").glob("*.xml"):
+        names.update(_text(element, "name") for element in _xml(path).iter("object"))
+    for path in (folder/"ImageSets"/"Main").glob("*_*.txt"):
+        name, _, split = path.stem.rpartition("_")
+        if split in lists:
+            names.add(name)
+    return sorted(names - {""})
 
-# %% ../nbs/04_layouts.ipynb #layouts-045
 def _read_voc(folder, split):
-    lists, names, built = _voc_lists(folder), {}, _Builder()
+    lists, built = _voc_lists(folder), _Builder()
     if split not in lists:
         raise _no_split(folder/"ImageSets"/"Main", split, lists)
-    def name(text, *_):
+    names = {} # name in the list -> path without its suffix
+    def add_name(text, *_):
         if text in names:
             raise ValueError(f"picture {text} is there twice")
         names[text] = _inside(text)
-    _each(lists[split], (1, 2), name, None)
-    numbers = {c: k for k, c in enumerate(_voc_classes(folder))}
-    for i, name in enumerate(names.values()):
-        file, size, objects = _read_xml(xml := folder/"Annotations"/f"{name}.xml", 1)
-        if not objects:
-            raise ValueError(f"{xml}: names no object")
-        best, boxes = _main_class(objects)
-        suffix = PurePosixPath(file).suffix
-        built.add(f"JPEGImages/{name}{suffix if suffix and file == name + suffix else '.jpg'}", numbers[best], size)
-        for box in boxes:
-            built.add_box(i, box)
+    _for_each_line(lists[split], (1, 2), add_name, None)
+    numbers = {name: k for k, name in enumerate(_voc_classes(folder))}
+    for name in names.values():
+        path = folder/"Annotations"/f"{name}.xml"
+        annotation = _read_xml(path, 1)
+        if not annotation.objects:
+            raise ValueError(f"{path}: names no object")
+        suffix = PurePosixPath(annotation.file).suffix
+        if not suffix or annotation.file != name + suffix:
+            suffix = ".jpg"
+        objects = _of_main_class(annotation.objects)
+        i = built.add(f"JPEGImages/{name}{suffix}", numbers[objects[0].kind], annotation.size)
+        for one in objects:
+            built.add_box(i, one.box)
     return built.index(folder/"Annotations", list(numbers))
 
 # %% ../nbs/04_layouts.ipynb #layouts-048
-_WNID = re.compile(r"n\d{8}$")
+@dataclass(frozen=True)
+class _IlsvrcFolders:
+    pictures: Path # holds train and val
+    annotations: Path | None # holds val, with an XML file a picture
+    devkit: Path | None # holds meta.mat
 
-def _ilsvrc_places(folder): # pictures, annotations or None, devkit or None
-    pictures = folder/"Data"/"CLS-LOC" if (folder/"Data"/"CLS-LOC").is_dir() else folder
-    marks = next((folder/a for a in ("Annotations/CLS-LOC", "Annotations", "bbox") if (folder/a/"val").is_dir()), None)
-    devkit = next((p.parent for p in sorted(folder.glob("*devkit*/data/meta.mat")) + sorted(folder.glob("data/meta.mat"))), None)
-    return pictures, marks, devkit
+def _ilsvrc_folders(folder):
+    pictures = folder/"Data"/"CLS-LOC"
+    if not pictures.is_dir():
+        pictures = folder
+    annotations = [folder/name for name in ("Annotations/CLS-LOC", "Annotations", "bbox")]
+    metas = [*sorted(folder.glob("*devkit*/data/meta.mat")), *sorted(folder.glob("data/meta.mat"))]
+    return _IlsvrcFolders(
+        pictures=pictures,
+        annotations=next((place for place in annotations if (place/"val").is_dir()), None),
+        devkit=metas[0].parent if metas else None,
+    )
 
+def _wnids(folder): # names of the folders in it that are WordNet numbers
+    if not folder.is_dir():
+        return []
+    return sorted(entry.name for entry in os.scandir(folder) if re.match(r"n\d{8}$", entry.name) and entry.is_dir())
+
+def _ilsvrc_splits(folder):
+    where, splits = _ilsvrc_folders(folder), []
+    if _wnids(where.pictures/"train"):
+        splits.append("train")
+    if _wnids(where.pictures/"val") or where.devkit:
+        splits.append("test")
+    return splits
+
+def _ilsvrc_sources(folder, split):
+    where = _ilsvrc_folders(folder)
+    part = where.pictures/("train" if split == "train" else "val")
+    sources = [where.pictures/"train", part]
+    sources += [part/wnid for wnid in _wnids(part)]
+    if where.annotations and split == "test":
+        sources += sorted((where.annotations/"val").glob("*.xml"))
+    if where.devkit:
+        sources += sorted(where.devkit.iterdir())
+    return sources
+
+def _near_ilsvrc(folder, split):
+    return [_ilsvrc_folders(folder).pictures], []
+
+# %% ../nbs/04_layouts.ipynb #layouts-050
 def _devkit_classes(devkit): # -> {number in the devkit: WordNet number} of the 1000 (leaf) classes
     synsets = np.atleast_1d(loadmat(devkit/"meta.mat", squeeze_me=True)["synsets"])
     return {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in synsets if int(s["ILSVRC2012_ID"]) <= 1000}
 
-# %% ../nbs/04_layouts.ipynb #layouts-049
-def _wnids(folder): return sorted(p.name for p in os.scandir(folder) if _WNID.match(p.name) and p.is_dir()) if folder.is_dir() else []
+def _picture_files(folder):
+    endings = (".jpeg", ".jpg", ".png")
+    return sorted(entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(endings))
 
-def _files(folder): return sorted(p.name for p in os.scandir(folder) if p.name.lower().endswith((".jpeg", ".jpg", ".png")))
+def _pictures_in_class_folders(pictures, part): # -> [(path, WordNet number)]
+    found = []
+    for wnid in _wnids(pictures/part):
+        found += [(f"{part}/{wnid}/{name}", wnid) for name in _picture_files(pictures/part/wnid)]
+    return found
 
-# %% ../nbs/04_layouts.ipynb #layouts-050
-def _ilsvrc_val(pictures, devkit): # -> [(path, WordNet number)] of the validation pictures
-    folders = _wnids(pictures/"val")
-    if folders:
-        return [(f"val/{wnid}/{name}", wnid) for wnid in folders for name in _files(pictures/"val"/wnid)]
-    truth = devkit and devkit/"ILSVRC2012_validation_ground_truth.txt"
-    if not truth:
-        raise ValueError(f"{pictures/'val'}: no class folders n........ there, and no *devkit*/data/meta.mat beside it to say which class each picture has")
-    names, numbers, wanted = _devkit_classes(devkit), [], None
-    def number(text):
-        if int(text) not in names:
-            raise ValueError(f"class {text} is outside 1 to {len(names)}")
-        numbers.append(int(text))
-    _each(truth, (1,), number)
-    files = _files(pictures/"val") if (pictures/"val").is_dir() else [f"ILSVRC2012_val_{k:08d}.JPEG" for k in range(1, len(numbers) + 1)]
-    if len(files) != len(numbers):
-        raise ValueError(f"{truth}: {len(numbers)} classes for the {len(files)} pictures of {pictures/'val'}")
-    return [(f"val/{name}", names[k]) for name, k in zip(files, numbers)]
-
-# %% ../nbs/04_layouts.ipynb #layouts-051
-def _ilsvrc_splits(folder):
-    pictures, _, devkit = _ilsvrc_places(folder)
-    return [*["train"]*bool(_wnids(pictures/"train")), *["test"]*bool(_wnids(pictures/"val") or devkit)]
-
-# %% ../nbs/04_layouts.ipynb #layouts-052
-def _ilsvrc_sources(folder, split):
-    pictures, marks, devkit = _ilsvrc_places(folder)
-    part = pictures/("train" if split == "train" else "val")
-    boxes = sorted((marks/"val").glob("*.xml")) if marks and split == "test" else []
-    return [pictures/"train", part, *(part/w for w in _wnids(part)), *boxes, *(sorted(devkit.iterdir()) if devkit else [])]
+def _validation_pictures(where): # -> [(path, WordNet number)]
+    folder = where.pictures/"val"
+    if _wnids(folder):
+        return _pictures_in_class_folders(where.pictures, "val")
+    if not where.devkit:
+        raise ValueError(f"{folder}: no class folders n........ there, and no *devkit*/data/meta.mat beside it "
+                         "to say which class each picture has")
+    truth = where.devkit/"ILSVRC2012_validation_ground_truth.txt"
+    wnid_of, wnids = _devkit_classes(where.devkit), []
+    def add_class(text):
+        if int(text) not in wnid_of:
+            raise ValueError(f"class {text} is outside 1 to {len(wnid_of)}")
+        wnids.append(wnid_of[int(text)])
+    _for_each_line(truth, (1,), add_class)
+    files = [f"ILSVRC2012_val_{k:08d}.JPEG" for k in range(1, len(wnids) + 1)]
+    if folder.is_dir():
+        files = _picture_files(folder)
+    if len(files) != len(wnids):
+        raise ValueError(f"{truth}: {len(wnids)} classes for the {len(files)} pictures of {folder}")
+    return [(f"val/{name}", wnid) for name, wnid in zip(files, wnids, strict=True)]
 
 # %% ../nbs/04_layouts.ipynb #layouts-053
+def _ilsvrc_classes(where):
+    if where.devkit:
+        return sorted(set(_devkit_classes(where.devkit).values()))
+    return _wnids(where.pictures/"train") or _wnids(where.pictures/"val")
+
 def _read_ilsvrc(folder, split):
-    pictures, marks, devkit = _ilsvrc_places(folder)
-    if split not in (there := _ilsvrc_splits(folder)):
-        raise _no_split(f"{folder} (ILSVRC-2012, where test is the official validation set; val, ImageNetV2, comes with wsolevaluation's metadata)", split, there)
-    built, wnids = _Builder(), sorted(set(_devkit_classes(devkit).values())) if devkit else _wnids(pictures/"train") or _wnids(pictures/"val")
+    where, there = _ilsvrc_folders(folder), _ilsvrc_splits(folder)
+    if split not in there:
+        what = ("ILSVRC-2012, where test is the official validation set; "
+                "val, ImageNetV2, comes with wsolevaluation's metadata")
+        raise _no_split(f"{folder} ({what})", split, there)
+    built, wnids = _Builder(), _ilsvrc_classes(where)
     numbers = {wnid: k for k, wnid in enumerate(wnids)}
-    if split == "train":
-        found = [(f"train/{wnid}/{name}", wnid) for wnid in _wnids(pictures/"train") for name in _files(pictures/"train"/wnid)]
-    else:
-        found = _ilsvrc_val(pictures, devkit)
-    for path, wnid in found:
+    pictures = _pictures_in_class_folders(where.pictures, "train") if split == "train" else _validation_pictures(where)
+    for path, wnid in pictures:
         if wnid not in numbers:
             raise ValueError(f"{path}: {wnid} is none of the {len(numbers)} classes of the devkit")
-        built.add(path, numbers[wnid])
-        if split == "test" and marks:
-            i, xml = built.place[path], marks/"val"/f"{path.rpartition('/')[2].rpartition('.')[0]}.xml"
-            _, size, objects = _read_xml(xml, 0)
-            built.set_size(i, size)
-            for _, box in objects:
-                built.add_box(i, box)
-    return built.index(marks or folder, wnids)
+        i = built.add(path, numbers[wnid])
+        if split == "test" and where.annotations:
+            stem = path.rpartition("/")[2].rpartition(".")[0]
+            annotation = _read_xml(where.annotations/"val"/f"{stem}.xml", 0)
+            built.set_size(i, annotation.size)
+            for one in annotation.objects:
+                built.add_box(i, one.box)
+    return built.index(where.annotations or folder, wnids)
 
 # %% ../nbs/04_layouts.ipynb #layouts-056
-_COCO = {"categories": "category", "images": "image", "annotations": "annotation"}
-
-def _coco_like(path): # a folder of pictures may hold any JSON
+def _looks_like_coco(path):
     with open(path, "rb") as file:
         return bool(re.search(rb'"(images|image_id)"', file.read(1 << 16)))
 
 def _coco_files(folder):
-    return sorted([*(p for p in folder.glob("*.json") if p.is_file() and _coco_like(p)), *folder.glob("annotations/*.json")])
+    loose = [path for path in folder.glob("*.json") if path.is_file() and _looks_like_coco(path)]
+    return sorted([*loose, *folder.glob("annotations/*.json")])
 
-def _coco_splits(folder): # instances_val2017 -> val; image_info_test2017 has no boxes
-    return {re.sub(r"^.*_|\d+$", "", p.stem) or p.stem for p in _coco_files(folder) if not p.stem.startswith("image_info_")}
+def _coco_splits(folder): # instances_val2017 -> val
+    stems = [path.stem for path in _coco_files(folder)]
+    stems = [stem for stem in stems if not stem.startswith("image_info_")] # these have no boxes
+    return {re.sub(r"^.*_|\d+$", "", stem) or stem for stem in stems}
 
-# %% ../nbs/04_layouts.ipynb #layouts-057
 def _coco_file(folder, split):
     files = _coco_files(folder)
-    named = [p for p in files if re.search(rf"(^|_){re.escape(split)}\d*$", p.stem)] or (files if split == "all" and len(files) == 1 else [])
+    named = [path for path in files if re.search(rf"(^|_){re.escape(split)}\d*$", path.stem)]
+    if not named and split == "all" and len(files) == 1:
+        named = files
     if not named:
         raise _no_split(f"{folder} (COCO)", split, _coco_splits(folder))
-    best = [p for p in named if p.stem.startswith("instances_")] or named
+    best = [path for path in named if path.stem.startswith("instances_")] or named
     if len(best) > 1:
-        raise ValueError(f"{folder} (COCO): {', '.join(p.stem for p in best)} are all of the split {split!r}, expected one, or one that begins with instances_")
+        stems = ", ".join(path.stem for path in best)
+        raise ValueError(f"{folder} (COCO): {stems} are all of the split {split!r}, "
+                         "expected one, or one that begins with instances_")
     return best[0]
 
-# %% ../nbs/04_layouts.ipynb #layouts-058
-def _near_coco(folder, split): return [folder/"images", folder/split, folder/re.sub(r"^[a-z]+_", "", _coco_file(folder, split).stem), folder], []
+def _near_coco(folder, split):
+    year = re.sub(r"^[a-z]+_", "", _coco_file(folder, split).stem) # instances_val2017 -> val2017
+    return [folder/"images", folder/split, folder/year, folder], []
 
 # %% ../nbs/04_layouts.ipynb #layouts-059
-def _coco_json(path): # -> dict with a list of dicts for each of _COCO
+_COCO_LISTS = {"categories": "category", "images": "image", "annotations": "annotation"} # name -> that of a row
+_JSON_KINDS = {"text": (str,), "a number": (int, float), "a whole number or text": (int, str), "a list": (list,)}
+
+def _coco_json(path): # -> dict with a list of dicts for each of _COCO_LISTS
     try:
         found = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
@@ -516,71 +712,100 @@ def _coco_json(path): # -> dict with a list of dicts for each of _COCO
         raise ValueError(f"{path}: not UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not COCO ({error})") from None
-    for key in _COCO:
+    for key in _COCO_LISTS:
         rows = found.get(key) if isinstance(found, dict) else None
         if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
             raise ValueError(f"{path}: not COCO, {key!r} must be a list of objects")
     return found
 
-# %% ../nbs/04_layouts.ipynb #layouts-060
-def _coco_each(path, found, key, use):
+def _for_each_row(path, found, key, use):
     "`use(row)` for each of a list; what it refuses is told with the file and the row"
     for k, row in enumerate(found[key], 1):
         try:
             use(row)
         except (ValueError, OverflowError) as error:
-            raise ValueError(f"{path}, {_COCO[key]} {k} (id {row.get('id')}): {error}") from None
-
-# %% ../nbs/04_layouts.ipynb #layouts-061
-_JSON_KINDS = {"text": (str,), "a number": (int, float), "a whole number or text": (int, str), "a list": (list,)}
+            raise ValueError(f"{path}, {_COCO_LISTS[key]} {k} (id {row.get('id')}): {error}") from None
 
 def _field(row, key, kind): # kind: one of _JSON_KINDS
     if type(row.get(key)) not in _JSON_KINDS[kind]:
         raise ValueError(f"{key} must be {kind}, got {json.dumps(row.get(key))[:60]}")
     return row[key]
 
-def _coco_box(mark): # -> x, y, width, height
-    box = _field(mark, "bbox", "a list")
-    if len(box) != 4 or any(type(v) not in (int, float) for v in box):
+def _new_id(row, seen):
+    found = _field(row, "id", "a whole number or text")
+    if found in seen:
+        raise ValueError("another has the same id")
+    return found
+
+def _coco_box(row): # -> x, y, width, height
+    box = _field(row, "bbox", "a list")
+    if len(box) != 4 or any(type(value) not in (int, float) for value in box):
         raise ValueError(f"bbox must be 4 numbers, got {json.dumps(box)[:60]}")
     return box
 
-def _new(row, seen):
-    if (id := _field(row, "id", "a whole number or text")) in seen:
-        raise ValueError("another has the same id")
-    return id
-
 # %% ../nbs/04_layouts.ipynb #layouts-062
-def _read_coco(folder, split):
-    path, built, names, place, objects, empty = _coco_file(folder, split), _Builder(), {}, {}, {}, 0
-    found = _coco_json(path)
-    def category(row): names[_new(row, names)] = _field(row, "name", "text")
-    def image(row):
-        place[_new(row, place)] = len(place)
-        built.add(_inside(_field(row, "file_name", "text")), size=_size(_field(row, "width", "a number"), _field(row, "height", "a number")))
-    def mark(row):
-        nonlocal empty
-        kind, picture = (_field(row, key, "a whole number or text") for key in ("category_id", "image_id"))
-        if kind not in names:
+class _CocoReader:
+    "Takes the rows of the three lists one by one"
+    def __init__(self):
+        self.built = _Builder()
+        self.names = {} # id of a category -> its name
+        self.number_of = {} # id of an image -> number of the picture
+        self.objects = {} # number of the picture -> list of _Object, where it has any
+        self.without_area = 0
+
+    def category(self, row):
+        self.names[_new_id(row, self.names)] = _field(row, "name", "text")
+
+    def image(self, row):
+        its_id = _new_id(row, self.number_of)
+        path = _inside(_field(row, "file_name", "text"))
+        size = _size(_field(row, "width", "a number"), _field(row, "height", "a number"))
+        self.number_of[its_id] = self.built.add(path, size=size)
+
+    def annotation(self, row):
+        kind = _field(row, "category_id", "a whole number or text")
+        picture = _field(row, "image_id", "a whole number or text")
+        if kind not in self.names:
             raise ValueError(f"category {kind} is not among the categories")
-        if picture not in place:
+        if picture not in self.number_of:
             raise ValueError(f"picture {picture} is not among the images")
         x, y, w, h = _coco_box(row)
-        empty += (none := w == 0 or h == 0)
-        if not (none or row.get("iscrowd")):
-            objects.setdefault(i := place[picture], []).append((kind, _clipped(x, y, w, h, built.size(i))))
-    for key, use in zip(_COCO, (category, image, mark)):
-        _coco_each(path, found, key, use)
-    order = {kind: k for k, kind in enumerate(sorted(names, key=lambda kind: (isinstance(kind, str), kind)))}
-    for i, its in objects.items():
-        best, boxes = _main_class(its)
-        built.labels[i] = order[best]
-        for box in boxes:
-            built.add_box(i, box)
-    left = {"boxes without area": (empty, len(found["annotations"])), "pictures without a box": (len(place) - len(objects), len(place))}
-    return built.index(path, [names[k] for k in order], sorted(objects), [f"{path}: {what} are left out: {n:,} of {total:,}" for what, (n, total) in left.items() if n])
+        if w == 0 or h == 0:
+            self.without_area += 1
+        elif not row.get("iscrowd"):
+            i = self.number_of[picture]
+            box = _clipped(x, y, w, h, self.built.size(i))
+            self.objects.setdefault(i, []).append(_Object(kind, box))
+
+def _numbers_first(category_id): # ids may be numbers or texts, which do not compare
+    return isinstance(category_id, str), category_id
+
+def _read_coco(folder, split):
+    path, reader = _coco_file(folder, split), _CocoReader()
+    found = _coco_json(path)
+    _for_each_row(path, found, "categories", reader.category)
+    _for_each_row(path, found, "images", reader.image)
+    _for_each_row(path, found, "annotations", reader.annotation)
+    ids = sorted(reader.names, key=_numbers_first)
+    label_of = {category_id: k for k, category_id in enumerate(ids)}
+    for i, objects in reader.objects.items():
+        objects = _of_main_class(objects)
+        reader.built.labels[i] = label_of[objects[0].kind]
+        for one in objects:
+            reader.built.add_box(i, one.box)
+    notes, pictures = [], len(reader.number_of)
+    for what, left_out, total in (
+        ("boxes without area", reader.without_area, len(found["annotations"])),
+        ("pictures without a box", pictures - len(reader.objects), pictures),
+    ):
+        if left_out:
+            notes.append(f"{path}: {what} are left out: {left_out:,} of {total:,}")
+    return reader.built.index(path, [reader.names[k] for k in ids], sorted(reader.objects), notes)
 
 # %% ../nbs/04_layouts.ipynb #layouts-065
+def _in_the_folder(folder, split):
+    return [folder], []
+
 @dataclass(frozen=True)
 class Layout:
     "How one kind of data set is recognised and read"
@@ -590,75 +815,140 @@ class Layout:
     splits: Callable # folder -> names of the splits that together hold every picture
     sources: Callable # (folder, split) -> paths whose size and date say whether anything changed
     read: Callable # (folder, split) -> Index; raises ValueError
-    near: Callable = lambda folder, split: ([folder], []) # -> folders that pictures may lie in, and folders of masks if not with them
+    # (folder, split) -> folders that pictures may lie in, and folders of masks if not with them
+    near: Callable = _in_the_folder
 
-# %% ../nbs/04_layouts.ipynb #layouts-066
+def _is_cub(folder):
+    return any((folder/name).is_file() for name in ("train_test_split.txt", "image_class_labels.txt"))
+
 LAYOUTS = (
-    Layout("index.csv", "index.csv", lambda f: (f/"index.csv").is_file(), _csv_splits, lambda f, s: [f/"index.csv"], _read_csv),
-    Layout("CUB-200-2011", "images.txt and train_test_split.txt", lambda f: any((f/n).is_file() for n in ("train_test_split.txt", "image_class_labels.txt")),
-        _cub_splits, lambda f, s: sorted(f.glob("*.txt")), _read_cub),
-    Layout("wsolevaluation", "a folder a split with image_ids.txt", lambda f: bool(_metadata_splits(f)), _metadata_splits,
-        lambda f, s: [p for which in _metadata_splits(f) for p in sorted((f/which).glob("*.txt"))], _read_metadata, _near_metadata),
-    Layout("COCO", "annotations/*.json, or *.json with images", lambda f: bool(_coco_files(f)), _coco_splits, lambda f, s: [_coco_file(f, s)], _read_coco, _near_coco),
-    Layout("VOC", "ImageSets/Main and Annotations", lambda f: (f/"ImageSets"/"Main").is_dir(), _voc_splits,
-        lambda f, s: [*sorted((f/"ImageSets"/"Main").glob("*.txt")), *sorted((f/"Annotations").glob("*.xml"))], _read_voc),
-    Layout("ILSVRC-2012", "train/n........ or val/ with the devkit beside it", lambda f: bool(_ilsvrc_splits(f)), _ilsvrc_splits,
-        _ilsvrc_sources, _read_ilsvrc, lambda f, s: ([_ilsvrc_places(f)[0]], [])),
+    Layout(
+        "index.csv", "index.csv",
+        found=lambda folder: (folder/"index.csv").is_file(),
+        splits=_csv_splits,
+        sources=lambda folder, split: [folder/"index.csv"],
+        read=_read_csv,
+    ),
+    Layout(
+        "CUB-200-2011", "images.txt and train_test_split.txt",
+        found=_is_cub,
+        splits=_cub_splits,
+        sources=lambda folder, split: sorted(folder.glob("*.txt")),
+        read=_read_cub,
+    ),
+    Layout(
+        "wsolevaluation", "a folder a split with image_ids.txt",
+        found=lambda folder: bool(_metadata_splits(folder)),
+        splits=_metadata_splits,
+        sources=_metadata_sources,
+        read=_read_metadata,
+        near=_near_metadata,
+    ),
+    Layout(
+        "COCO", "annotations/*.json, or *.json with images",
+        found=lambda folder: bool(_coco_files(folder)),
+        splits=_coco_splits,
+        sources=lambda folder, split: [_coco_file(folder, split)],
+        read=_read_coco,
+        near=_near_coco,
+    ),
+    Layout(
+        "VOC", "ImageSets/Main and Annotations",
+        found=lambda folder: (folder/"ImageSets"/"Main").is_dir(),
+        splits=_voc_splits,
+        sources=_voc_sources,
+        read=_read_voc,
+    ),
+    Layout(
+        "ILSVRC-2012", "train/n........ or val/ with the devkit beside it",
+        found=lambda folder: bool(_ilsvrc_splits(folder)),
+        splits=_ilsvrc_splits,
+        sources=_ilsvrc_sources,
+        read=_read_ilsvrc,
+        near=_near_ilsvrc,
+    ),
 )
 
 # %% ../nbs/04_layouts.ipynb #layouts-067
-_ABOVE = ("CUB_200_2011", "ILSVRC", "VOC2[0-9][0-9][0-9]", "VOCdevkit/VOC2[0-9][0-9][0-9]") # folders that data sets come in
+_USUAL_FOLDERS = ("CUB_200_2011", "ILSVRC", "VOC2[0-9][0-9][0-9]", "VOCdevkit/VOC2[0-9][0-9][0-9]") # patterns
+
+def _layout_at(folder): # None: it is no data set
+    for layout in LAYOUTS:
+        if layout.found(folder):
+            return layout
+    return None
 
 def find_layout(
     folder, # pathlib.Path of a data set
-): # (Layout, the folder it lies in: `folder`, or such as CUB_200_2011 in it), or None; raises ValueError where there are several
+): # (Layout, the folder it lies in: `folder`, or such as CUB_200_2011 in it), or None; raises ValueError where several
     "What kind of data set a folder holds, by the files in it"
-    known = lambda place: next(((layout, place) for layout in LAYOUTS if layout.found(place)), None)
-    inside = [found for above in _ABOVE for place in sorted(folder.glob(above)) if (found := known(place))]
-    if not (here := known(folder)) and len(inside) > 1:
-        raise ValueError(f"{folder} holds several data sets, name one: {', '.join(str(place) for _, place in inside)}")
-    return here or next(iter(inside), None)
-
-# %% ../nbs/04_layouts.ipynb #layouts-069
-_VERSION, _LARGE, _LARGE_LISTS = 2, 20_000, 2**22 # of the kept format; pictures, or bytes of lists, from which on an index is kept
-
-def _state(layout, folder, split): return [(str(p), (stat := p.stat()).st_size, stat.st_mtime_ns) for p in layout.sources(folder.resolve(), split) if p.exists()]
-
-def _kept_at(layout, split, state):
-    key = hashlib.sha256(json.dumps([_VERSION, layout.name, split, state]).encode()).hexdigest()[:24]
-    return Path(os.environ.get("LOCLOC_CACHE") or Path.home()/".cache"/"locloc")/f"index-{key}.npz"
-
-# %% ../nbs/04_layouts.ipynb #layouts-070
-def _keep(index, path):
-    aside = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(aside, **{f.name: getattr(index, f.name) for f in fields(Index)})
-        os.replace(aside, path)
-    except OSError:
-        aside.unlink(missing_ok=True) # a read-only home: read again next time
+    here = _layout_at(folder)
+    if here:
+        return here, folder
+    inside = []
+    for usual in _USUAL_FOLDERS:
+        for place in sorted(folder.glob(usual)):
+            layout = _layout_at(place)
+            if layout:
+                inside.append((layout, place))
+    if len(inside) > 1:
+        several = ", ".join(str(place) for _, place in inside)
+        raise ValueError(f"{folder} holds several data sets, name one: {several}")
+    return inside[0] if inside else None
 
 # %% ../nbs/04_layouts.ipynb #layouts-071
+_VERSION = 2 # of the kept format
+_LARGE = 20_000 # pictures from which on an index is kept
+_LARGE_LISTS = 2**22 # bytes of lists from which on an index is kept, however few pictures it has
+
+class _Source(NamedTuple):
+    path: str
+    size: int # bytes
+    changed: int # ns
+
+def _sources_now(layout, folder, split):
+    sources = []
+    for path in layout.sources(folder.resolve(), split):
+        if path.exists():
+            stat = path.stat()
+            sources.append(_Source(str(path), stat.st_size, stat.st_mtime_ns))
+    return sources
+
+def _kept_at(layout, split, sources): # -> path
+    key = hashlib.sha256(json.dumps([_VERSION, layout.name, split, sources]).encode()).hexdigest()[:24]
+    cache = os.environ.get("LOCLOC_CACHE") or Path.home()/".cache"/"locloc"
+    return Path(cache)/f"index-{key}.npz"
+
+def _keep(index, path):
+    columns = {field.name: getattr(index, field.name) for field in fields(Index)}
+    def write(aside):
+        with open(aside, "wb") as file: # to a name, numpy would append .npz
+            np.savez(file, **columns)
+    with suppress(OSError): # a read-only home: the lists are read again next time
+        replace_whole(path, write)
+
 def _load_or_read(layout, folder, split):
-    path = _kept_at(layout, split, state := _state(layout, folder, split))
+    sources = _sources_now(layout, folder, split)
+    path = _kept_at(layout, split, sources)
     try:
         with np.load(path, allow_pickle=False) as kept:
-            return Index(**{f.name: kept[f.name] for f in fields(Index)})
+            return Index(**{field.name: kept[field.name] for field in fields(Index)})
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-        pass
+        pass # not there, or not whole
     index = layout.read(folder, split)
     if not len(index):
         raise ValueError(f"{folder} has no pictures of the split {split!r}, though its lists know it")
-    if len(index) >= _LARGE or sum(size for _, size, _ in state) >= _LARGE_LISTS:
+    if len(index) >= _LARGE or sum(source.size for source in sources) >= _LARGE_LISTS:
         _keep(index, path)
     return index
 
-# %% ../nbs/04_layouts.ipynb #layouts-072
-def _placed(index, pictures, masks): # the first folder that has the first picture, the first folder of masks that exists
-    first = index.paths[0].decode()
-    return replace(index, folder=str(next((f for f in pictures if (f/first).is_file()), pictures[0])), masks_in=str(next((f for f in masks if f.is_dir()), "")))
-
 # %% ../nbs/04_layouts.ipynb #layouts-073
+def _placed(index, picture_folders, mask_folders):
+    first = index.paths[0].decode()
+    pictures_in = next((folder for folder in picture_folders if (folder/first).is_file()), picture_folders[0])
+    masks_in = next((folder for folder in mask_folders if folder.is_dir()), "")
+    return replace(index, folder=str(pictures_in), masks_in=str(masks_in))
+
 def read_index(
     layout, # Layout
     folder, # pathlib.Path that holds it

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['ERROR_TYPES', 'share_interval', 'class_rank', 'LocalizationAccuracy', 'best_ious', 'right_at', 'MaxBoxAcc',
-           'MaxBoxAccV2', 'PxAP', 'error_type', 'ErrorTypes']
+           'MaxBoxAccV2', 'mask_iou', 'PxAP', 'error_type', 'ErrorTypes']
 
 # %% ../nbs/07_metrics.ipynb #metrics-003
 from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from scipy.stats import binom
 from .boxes import _jit, as_bytes, box_iou, boxes_from_map
 
 # %% ../nbs/07_metrics.ipynb #metrics-005
-def _summed(counts): # float64 array of counters -> the same, summed over all processes
+def _sum_over_processes(counts): # float64 array of counters -> the same, summed over all processes
     if not (dist.is_available() and dist.is_initialized()):
         return counts
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
@@ -41,8 +42,8 @@ def share_interval(
 def class_rank(
     scores,    # (C,) scores of the classes, the higher the better
     label:int, # index of the true class
-)->int:        # 0: the true class is first; among equal scores the lower index comes first. Raises ValueError on a bad label or scores that are not finite
-    "Place of the true class among the scores"
+)->int:        # 0: the true class is first. Raises ValueError on a bad label or scores that are not finite
+    "Place of the true class among the scores; of equal ones the lower index comes first"
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 1 or not np.isfinite(scores).all():
         raise ValueError(f"scores must be one row of finite numbers, got shape {scores.shape}")
@@ -53,14 +54,22 @@ def class_rank(
 # %% ../nbs/07_metrics.ipynb #metrics-014
 class LocalizationAccuracy:
     "Top-1/Top-5/GT-known Loc and Top-1/Top-5 Cls in percent (paper, Sec. 4.1)"
+    names = "Top-1 Loc", "Top-5 Loc", "GT-known Loc", "Top-1 Cls", "Top-5 Cls"
+
     def __init__(self,
         iou:float=.5, # a box is right at or above this IoU
     ):
         self.iou = iou
         self.reset()
 
-    def reset(self): self.right, self.seen = np.zeros(5), np.zeros(5) # in the order of `names`
-    names = "Top-1 Loc", "Top-5 Loc", "GT-known Loc", "Top-1 Cls", "Top-5 Cls"
+    def reset(self):
+        self.right = np.zeros(5) # pictures, in the order of `names`
+        self.seen = np.zeros(5)
+
+    def _count(self, name, right):
+        place = self.names.index(name)
+        self.right[place] += right
+        self.seen[place] += 1
 
     def update(self,
         scores,         # (C,) scores of the classes, None: not classified
@@ -69,68 +78,116 @@ class LocalizationAccuracy:
     ):
         if iou is not None and not 0 <= iou <= 1:
             raise ValueError(f"iou must be in [0, 1], got {iou}")
-        located = None if iou is None else iou >= self.iou
-        top1, top5 = (None, None) if scores is None else (class_rank(scores, label) < k for k in (1, 5))
-        both = lambda a, b: None if a is None or b is None else a and b
-        for i, answer in enumerate((both(top1, located), both(top5, located), located, top1, top5)):
-            if answer is not None:
-                self.right[i], self.seen[i] = self.right[i] + answer, self.seen[i] + 1
+        self.count(None if scores is None else class_rank(scores, label), iou)
+
+    def count(self,
+        rank:int=None,     # place of the true class, 0 is first; None: not classified
+        iou:float=None,    # best IoU of the box for the true class; None: no box known
+        own_iou:float=None,# of the box for the method's own class, where it is another box; None: the same
+    ):
+        "As `update`, where the place of the class is known"
+        own_iou = iou if own_iou is None else own_iou
+        if iou is not None:
+            self._count("GT-known Loc", iou >= self.iou)
+        if rank is not None:
+            self._count("Top-1 Cls", rank < 1)
+            self._count("Top-5 Cls", rank < 5)
+        if iou is not None and rank is not None:
+            self._count("Top-1 Loc", rank < 1 and own_iou >= self.iou)
+            self._count("Top-5 Loc", rank < 5 and iou >= self.iou)
+
+    def _counts(self): # (name, right, seen) of what any picture answered, over all processes
+        right, seen = _sum_over_processes(np.stack([self.right, self.seen]))
+        return [counts for counts in zip(self.names, right, seen, strict=True) if counts[2]]
 
     def compute(self)->dict: # name -> percent; names that no picture answered are absent
-        right, seen = _summed(np.stack([self.right, self.seen]))
-        return {name: float(100*r/n) for name, r, n in zip(self.names, right, seen) if n}
+        return {name: float(100*right/seen) for name, right, seen in self._counts()}
 
     def intervals(self, level=.95)->dict: # name -> (low, high) percent
-        right, seen = _summed(np.stack([self.right, self.seen]))
-        return {name: share_interval(r, n, level) for name, r, n in zip(self.names, right, seen) if n}
-
-# %% ../nbs/07_metrics.ipynb #metrics-021
-def _true_boxes(gt_boxes): # checked: (M, 4) float64, M > 0
-    gt_boxes = np.asarray(gt_boxes, dtype=np.float64)
-    if gt_boxes.ndim != 2 or gt_boxes.shape[1:] != (4,) or not len(gt_boxes):
-        raise ValueError(f"true boxes must be (K, 4) with K > 0, got {gt_boxes.shape}: leave out pictures without a box")
-    if not (np.isfinite(gt_boxes).all() and (gt_boxes[:, 2:] >= gt_boxes[:, :2]).all()):
-        raise ValueError(f"true boxes must be finite with x0 <= x1 and y0 <= y1, got {gt_boxes.tolist()}")
-    return gt_boxes
-
-def _shares(values, what): # checked: (T,) float64 in [0, 1], T > 0
-    values = np.atleast_1d(np.asarray(values, dtype=np.float64))
-    if not values.size or not ((values >= 0) & (values <= 1)).all():
-        raise ValueError(f"{what} must be one or more numbers in [0, 1], got {values}")
-    return values
+        return {name: share_interval(right, seen, level) for name, right, seen in self._counts()}
 
 # %% ../nbs/07_metrics.ipynb #metrics-022
+def _check_true_boxes(true_boxes): # -> (M, 4) float64, M > 0
+    true_boxes = np.asarray(true_boxes, dtype=np.float64)
+    if true_boxes.ndim != 2 or true_boxes.shape[1:] != (4,) or not len(true_boxes):
+        raise ValueError(f"true boxes must be (K, 4) with K > 0, got {true_boxes.shape}: "
+                         "leave out pictures without a box")
+    if not (np.isfinite(true_boxes).all() and (true_boxes[:, 2:] >= true_boxes[:, :2]).all()):
+        raise ValueError(f"true boxes must be finite with x0 <= x1 and y0 <= y1, got {true_boxes.tolist()}")
+    return true_boxes
+
 def best_ious(
     boxes,           # list of (K, 4) arrays, K > 0, e.g. one a threshold
     gt_boxes,        # (M, 4) true boxes of the picture, M > 0
     inclusive=False, # count end pixels as inside, as the benchmark does
 )->np.ndarray:       # (len(boxes),) float64. Raises ValueError where there is no true box
     "Best IoU of each set of boxes with any true box"
-    gt_boxes = _true_boxes(gt_boxes)
+    gt_boxes = _check_true_boxes(gt_boxes)
     starts = np.cumsum([0] + [len(b) for b in boxes[:-1]])
     return np.maximum.reduceat(box_iou(np.concatenate(boxes), gt_boxes, inclusive).max(1), starts)
 
-# %% ../nbs/07_metrics.ipynb #metrics-024
-_DY, _DX = (0, 1, 1, 1, 0, -1, -1, -1), (1, 1, 0, -1, -1, -1, 0, 1)
-_EAST, _WEST = 0, 4 # of the eight neighbours, clockwise
-_SEEN, _ENDS = 1, 2 # marks: an outline's pixel, one with nothing to its east
+# %% ../nbs/07_metrics.ipynb #metrics-029
+@_jit
+def _overlap(box, true_box, size, more):
+    "Areas: shared, of the box, of the true box"
+    h, w = size
+    x0, y0, x1, y1 = box[0] - 1, box[1] - 1, min(box[2] - 1, w - more), min(box[3] - 1, h - more)
+    shared_w = max(0., min(x1, true_box[2]) - max(x0, true_box[0]) + more)
+    shared_h = max(0., min(y1, true_box[3]) - max(y0, true_box[1]) + more)
+    area = (x1 - x0 + more)*(y1 - y0 + more)
+    true_area = (true_box[2] - true_box[0] + more)*(true_box[3] - true_box[1] + more)
+    return shared_w*shared_h, area, true_area
 
 @_jit
-def _follow(pixels, cut, y, x, turn, marks): # outline through (y, x), with nothing at its neighbour `turn` -> twice its area, below 0 round a hole; x0 y0 x1 y1; y where x is x0
-    w, near, marks = pixels.shape[1], pixels.ravel(), marks.ravel()
+def _best_iou(box, true_boxes, size, more):
+    "With any of the true boxes"
+    best = 0.
+    for true_box in true_boxes:
+        shared, area, true_area = _overlap(box, true_box, size, more)
+        if shared > 0:
+            best = max(best, shared/(area + true_area - shared))
+    return best
+
+@_jit
+def _iou_bounds(inner, outer, true_boxes, size, more):
+    "Least and most that the best IoU of a box between two can be"
+    least = most = 0.
+    for true_box in true_boxes:
+        shared_in, area_in, true_area = _overlap(inner, true_box, size, more)
+        shared_out, area_out, _ = _overlap(outer, true_box, size, more)
+        if shared_in > 0:
+            least = max(least, shared_in/(true_area + area_out - shared_out))
+        if shared_out > 0:
+            most = max(most, shared_out/(true_area + area_in - shared_in))
+    return least - 1e-9, most + 1e-9
+
+# %% ../nbs/07_metrics.ipynb #metrics-024
+_DY, _DX = (0, 1, 1, 1, 0, -1, -1, -1), (1, 1, 0, -1, -1, -1, 0, 1) # to the eight neighbours, clockwise from the east
+_EAST, _WEST = 0, 4 # of them
+_SEEN, _ENDS = 1, 2 # marks: an outline's pixel, one with nothing to its east
+
+class _Outline(NamedTuple):
+    area: int   # twice what it encloses, below 0 round a hole
+    box: tuple  # x0 y0 x1 y1 around it
+    y_left: int # of a pixel of it whose x is x0
+
+@_jit
+def _follow(pixels, cut, y, x, turn, marks):
+    "The _Outline through (y, x), which has nothing at its neighbour `turn`"
+    w, pixels, marks = pixels.shape[1], pixels.ravel(), marks.ravel()
     steps = (1, w + 1, w, w - 1, -1, -w - 1, -w, 1 - w)
     first, x0, y0, x1, y1, y_left, area = y*w + x, x, y, x, y, y, 0
     for _ in range(8):
-        if near[first + steps[turn]] > cut:
+        if pixels[first + steps[turn]] > cut:
             break
         turn = (turn + 1) & 7
     else:
         marks[first] = _ENDS
-        return 0, x, y, x + 1, y + 1, y
+        return _Outline(0, (x, y, x + 1, y + 1), y)
     at, last = first, first + steps[turn]
     while True:
         turn, mark = (turn - 1) & 7, _SEEN
-        while near[at + steps[turn]] <= cut:
+        while pixels[at + steps[turn]] <= cut:
             if turn == _EAST:
                 mark = _ENDS
             turn = (turn - 1) & 7
@@ -142,12 +199,26 @@ def _follow(pixels, cut, y, x, turn, marks): # outline through (y, x), with noth
             x0, y_left = x, y
         x1, y0, y1 = max(x1, x), min(y0, y), max(y1, y)
         if closes and at == first:
-            return area, x0, y0, x1 + 1, y1 + 1, y_left
+            return _Outline(area, (x0, y0, x1 + 1, y1 + 1), y_left)
         turn = (turn + 4) & 7
 
 # %% ../nbs/07_metrics.ipynb #metrics-026
 @_jit
-def _extent(columns, rows, cut): # largest value of each -> x0 y0 x1 y1 of what exceeds the cut, if anything does
+def _add_rim(pixels):
+    "(H, W) uint8 -> (H + 2, W + 2), and the largest value of each of its columns and rows"
+    h, w = pixels.shape
+    wide, columns, rows = np.zeros((h + 2, w + 2), np.uint8), np.zeros(w + 2, np.uint8), np.zeros(h + 2, np.uint8)
+    for y in range(h):
+        most = np.uint8(0)
+        for x in range(w):
+            value = pixels[y, x]
+            wide[y + 1, x + 1], columns[x + 1], most = value, max(value, columns[x + 1]), max(value, most)
+        rows[y + 1] = most
+    return wide, columns, rows
+
+@_jit
+def _extent(columns, rows, cut):
+    "x0 y0 x1 y1 of what exceeds the cut; something does"
     x0 = y0 = 0
     x1, y1 = len(columns), len(rows)
     while columns[x0] <= cut:
@@ -161,161 +232,140 @@ def _extent(columns, rows, cut): # largest value of each -> x0 y0 x1 y1 of what 
     return x0, y0, x1, y1
 
 @_jit
-def _find_starts(pixels, w, cut, starts): # rows in one, from the north west of the first pixel: 1 where an outline may begin
+def _find_starts(pixels, w, cut, starts):
+    "Writes 1 where an outline may begin, else 0; `pixels`: all rows in one, from the north west of the first place on"
     here, west, north_west, north, north_east = pixels[w + 1:], pixels[w:], pixels, pixels[1:], pixels[2:]
     for i in range(len(starts)):
-        starts[i] = np.uint8(here[i] > cut) & np.uint8(west[i] <= cut) & np.uint8(north_west[i] <= cut) & np.uint8(north[i] <= cut) & np.uint8(north_east[i] <= cut)
-
-@_jit
-def _add_holes(pixels, w, cut, starts): # the same where that of a hole to the east may begin
-    here, east, north_east = pixels[w + 1:], pixels[w + 2:], pixels[2:]
-    for i in range(len(starts)):
-        starts[i] |= np.uint8(here[i] > cut) & np.uint8(east[i] <= cut) & np.uint8(north_east[i] > cut)
+        starts[i] = (np.uint8(here[i] > cut) & np.uint8(west[i] <= cut) & np.uint8(north_west[i] <= cut)
+                     & np.uint8(north[i] <= cut) & np.uint8(north_east[i] <= cut))
 
 # %% ../nbs/07_metrics.ipynb #metrics-027
-@_jit
-def _note(look, area, second, x0, y0, x1, y1, y, x): # what a look found: twice the largest area, twice the second largest or more, the largest's box, y and x of a pixel of it
-    look[0], look[1], look[2], look[3], look[4], look[5], look[6], look[7] = area, second, x0, y0, x1, y1, y, x
+# columns of a look: twice the area of the largest part; of the second largest, or more;
+# y and x of a pixel of the largest (0 0: nobody looked); its box x0 y0 x1 y1
+_AREA, _SECOND, _Y, _X, _BOX = 0, 1, 2, 3, slice(4, 8)
 
 @_jit
-def _in_another(marks, y, x): # the last outline to the west goes on to the east
+def _note(look, area, second, box, y, x):
+    "Writes all columns of a look"
+    look[_AREA], look[_SECOND], look[_Y], look[_X], look[_BOX] = area, second, y, x, box
+
+@_jit
+def _in_another(marks, y, x):
+    "Does the last outline to the west go on to the east?"
     while x and not marks[y, x]:
         x -= 1
     return marks[y, x] == _SEEN
 
 @_jit
 def _survey(pixels, cut, extent, starts, marks, look):
+    "Writes a look at one threshold; `starts` and `marks` are room to work in"
     (left, top, right, bottom), w = extent, pixels.shape[1]
-    room, look[0], first, end, eights = 2*(right - left - 1)*(bottom - top - 1), -1, top*w + 1, bottom*w - 1, starts.view(np.uint64)
+    room = 2*(right - left - 1)*(bottom - top - 1)
+    first, end = top*w + 1, bottom*w - 1
     _find_starts(pixels.ravel()[first - w - 1:], w, cut, starts[first:end])
     marks[:] = 0
-    for k in range(first >> 3, (end + 7) >> 3):
-        if not eights[k]:
+    look[_AREA], eights = -1, starts.view(np.uint64)
+    for eight in range(first >> 3, (end + 7) >> 3):
+        if not eights[eight]:
             continue
-        for i in range(max(8*k, first), min(8*k + 8, end)):
+        for i in range(max(8*eight, first), min(8*eight + 8, end)):
             y, x = i//w, i % w
             if not starts[i] or marks[y, x] or _in_another(marks, y, x):
                 continue
-            area, x0, y0, x1, y1, _ = _follow(pixels, cut, y, x, _WEST, marks)
-            if 2*area > room:
-                return _note(look, area, room - area, x0, y0, x1, y1, y, x)
-            if area >= look[0]:
-                _note(look, area, max(look[0], 0), x0, y0, x1, y1, y, x)
+            outline = _follow(pixels, cut, y, x, _WEST, marks)
+            if 2*outline.area > room:
+                return _note(look, outline.area, room - outline.area, outline.box, y, x)
+            if outline.area >= look[_AREA]:
+                _note(look, outline.area, max(look[_AREA], 0), outline.box, y, x)
             else:
-                look[1] = max(look[1], area)
+                look[_SECOND] = max(look[_SECOND], outline.area)
 
 # %% ../nbs/07_metrics.ipynb #metrics-028
 @_jit
-def _grow(pixels, cut, low, high, marks, look): # between two looks; returns whether the high one's part is surely the largest
-    y, x, area = high[6], high[7], -1
-    while area < 0: # a hole: on to its west
+def _grow(pixels, cut, low, high, marks, look):
+    "Writes a look at the high one's part at a threshold between two; is that surely the largest?"
+    y, x = high[_Y], high[_X]
+    while True:
         while pixels[y, x - 1] > cut:
             x -= 1
-        area, x0, y0, x1, y1, y = _follow(pixels, cut, y, x, _WEST, marks)
-        x = x0
-    _note(look, area, max(low[1], low[0] - area), x0, y0, x1, y1, high[6], high[7])
-    return area > low[1] and 2*area > low[0] and pixels[y, :x].max() <= cut
+        outline = _follow(pixels, cut, y, x, _WEST, marks)
+        y, x = outline.y_left, outline.box[0]
+        if outline.area >= 0:
+            break # else it was a hole: on to its west
+    _note(look, outline.area, max(low[_SECOND], low[_AREA] - outline.area), outline.box, high[_Y], high[_X])
+    ring_is_possible = pixels[y, :x].max() > cut
+    return outline.area > low[_SECOND] and 2*outline.area > low[_AREA] and not ring_is_possible
 
-# %% ../nbs/07_metrics.ipynb #metrics-029
+# %% ../nbs/07_metrics.ipynb #metrics-032
 @_jit
-def _overlap(box, truth, size, more): # with a true box: area shared, area of the box, area of the true box
-    x0, y0, x1, y1 = box[0] - 1, box[1] - 1, min(box[2] - 1, size[1] - more), min(box[3] - 1, size[0] - more)
-    shared = max(0., min(x1, truth[2]) - max(x0, truth[0]) + more)*max(0., min(y1, truth[3]) - max(y0, truth[1]) + more)
-    return shared, (x1 - x0 + more)*(y1 - y0 + more), (truth[2] - truth[0] + more)*(truth[3] - truth[1] + more)
-
-@_jit
-def _best_iou(box, truths, size, more):
-    best = 0.
-    for truth in truths:
-        shared, area, true = _overlap(box, truth, size, more)
-        if shared > 0:
-            best = max(best, shared/(area + true - shared))
-    return best
-
-# %% ../nbs/07_metrics.ipynb #metrics-030
-@_jit
-def _bounds(inner, outer, truths, size, more): # of the best IoU of a box between two
-    least = most = 0.
-    for truth in truths:
-        shared_in, area_in, true = _overlap(inner, truth, size, more)
-        shared_out, area_out, _ = _overlap(outer, truth, size, more)
-        if shared_in > 0:
-            least = max(least, shared_in/(true + area_out - shared_out))
-        if shared_out > 0:
-            most = max(most, shared_out/(true + area_in - shared_in))
-    return least - 1e-9, most + 1e-9
-
-@_jit
-def _last_possible(columns, rows, cuts, truths, least, size, more): # cuts above it are wrong: all that exceeds them covers too little of every true box
+def _last_possible(columns, rows, cuts, true_boxes, size, more, least):
+    "The last cut that may be right: at later ones, all that exceeds them covers too little of every true box"
     low, high = 0, len(cuts)
     while low < high:
         middle, possible = (low + high)//2, False
         extent = _extent(columns, rows, cuts[middle])
-        for truth in truths:
-            shared, _, true = _overlap(extent, truth, size, more)
-            possible |= shared >= least*true
+        for true_box in true_boxes:
+            shared, _, true_area = _overlap(extent, true_box, size, more)
+            possible |= shared >= least*true_area
         if possible:
             low = middle + 1
         else:
             high = middle
     return max(low - 1, 0)
 
-# %% ../nbs/07_metrics.ipynb #metrics-031
 @_jit
-def _rimmed(pixels): # (H, W) uint8 -> the same with a rim of zeros, its largest value in each column and in each row
-    h, w = pixels.shape
-    wide, columns, rows = np.zeros((h + 2, w + 2), np.uint8), np.zeros(w + 2, np.uint8), np.zeros(h + 2, np.uint8)
-    for y in range(h):
-        most = np.uint8(0)
-        for x in range(w):
-            value = pixels[y, x]
-            wide[y + 1, x + 1], columns[x + 1], most = value, max(value, columns[x + 1]), max(value, most)
-        rows[y + 1] = most
-    return wide, columns, rows
-
-@_jit
-def _settled(right, looks, low, high, truths, ious, size, more): # writes the answers between two looks, if they are known
-    if looks[high, 0] <= looks[low, 1] or 2*looks[high, 0] <= looks[low, 0]:
+def _settle(low, high, true_boxes, size, more, ious, right):
+    "Writes the answers between two looks, if they are known; are they?"
+    if high[_AREA] <= low[_SECOND] or 2*high[_AREA] <= low[_AREA]:
         return False
-    least, most = _bounds(looks[high, 2:6], looks[low, 2:6], truths, size, more)
+    least, most = _iou_bounds(high[_BOX], low[_BOX], true_boxes, size, more)
     for iou in ious:
         if least < iou <= most:
             return False
     for i in range(len(ious)):
-        right[i, low + 1:high] = least >= ious[i]
+        right[i] = least >= ious[i]
     return True
 
-# %% ../nbs/07_metrics.ipynb #metrics-032
 @_jit
-def _right_largest(pixels, cuts, truths, ious, more): # ascending cuts, each below the highest pixel -> (number of IoUs, T) bool
-    size, (pixels, columns, rows) = pixels.shape, _rimmed(pixels)
-    right, looks = np.zeros((len(ious), len(cuts)), np.bool_), np.zeros((len(cuts), 8), np.int64)
+def _right_largest(pixels, cuts, true_boxes, ious, more):
+    "(H, W) uint8, (T,) ascending cuts below its highest pixel -> (number of IoUs, T) bool"
+    size = pixels.shape
+    pixels, columns, rows = _add_rim(pixels)
     marks, starts = np.zeros(pixels.shape, np.uint8), np.zeros((pixels.size + 7)//8*8, np.uint8)
-    last = _last_possible(columns, rows, cuts, truths, ious.min() - 1e-9, size, more)
+    right, looks = np.zeros((len(ious), len(cuts)), np.bool_), np.zeros((len(cuts), 8), np.int64)
+    last = _last_possible(columns, rows, cuts, true_boxes, size, more, ious.min() - 1e-9)
     for k in (0, last):
         _survey(pixels, cuts[k], _extent(columns, rows, cuts[k]), starts, marks, looks[k])
-    open_ = [(0, last)]
-    while open_:
-        low, high = open_.pop()
+    spans = [(0, last)] # whose ends were looked at
+    while spans:
+        low, high = spans.pop()
         k = (low + high)//2
-        if k == low or _settled(right, looks, low, high, truths, ious, size, more):
+        if k == low or _settle(looks[low], looks[high], true_boxes, size, more, ious, right[:, low + 1:high]):
             continue
         if not _grow(pixels, cuts[k], looks[low], looks[high], marks, looks[k]):
             _survey(pixels, cuts[k], _extent(columns, rows, cuts[k]), starts, marks, looks[k])
-        open_.append((low, k))
-        open_.append((k, high))
-    for k in np.flatnonzero(looks[:, 7]):
-        right[:, k] = _best_iou(looks[k, 2:6], truths, size, more) >= ious
+        spans.append((low, k))
+        spans.append((k, high))
+    for k in np.flatnonzero(looks[:, _X]):
+        right[:, k] = _best_iou(looks[k, _BOX], true_boxes, size, more) >= ious
     return right
 
 # %% ../nbs/07_metrics.ipynb #metrics-033
 @_jit
-def _right_any(pixels, cuts, truths, ious, more): # the same where any outline may answer, those of holes too
-    size, (pixels, columns, rows) = pixels.shape, _rimmed(pixels)
-    right, marks, w = np.zeros((len(ious), len(cuts)), np.bool_), np.zeros(pixels.shape, np.uint8), pixels.shape[1]
-    starts = np.zeros((pixels.size + 7)//8*8, np.uint8)
-    eights = starts.view(np.uint64)
-    for k in range(_last_possible(columns, rows, cuts, truths, ious.min() - 1e-9, size, more) + 1):
+def _add_holes(pixels, w, cut, starts):
+    "After `_find_starts`: 1 also where the outline of a hole to the east may begin"
+    here, east, north_east = pixels[w + 1:], pixels[w + 2:], pixels[2:]
+    for i in range(len(starts)):
+        starts[i] |= np.uint8(here[i] > cut) & np.uint8(east[i] <= cut) & np.uint8(north_east[i] > cut)
+
+@_jit
+def _right_any(pixels, cuts, true_boxes, ious, more):
+    "As `_right_largest`, but any outline may be right"
+    size = pixels.shape
+    pixels, columns, rows = _add_rim(pixels)
+    marks, starts = np.zeros(pixels.shape, np.uint8), np.zeros((pixels.size + 7)//8*8, np.uint8)
+    right, w, eights = np.zeros((len(ious), len(cuts)), np.bool_), pixels.shape[1], starts.view(np.uint64)
+    for k in range(_last_possible(columns, rows, cuts, true_boxes, size, more, ious.min() - 1e-9) + 1):
         cut, best, marks[:] = cuts[k], 0., 0
         _, top, _, bottom = _extent(columns, rows, cut)
         first, end = top*w + 1, bottom*w - 1
@@ -335,11 +385,17 @@ def _right_any(pixels, cuts, truths, ious, more): # the same where any outline m
                 else:
                     continue
                 outline = _follow(pixels, cut, y, x, turn, marks)
-                best = max(best, _best_iou(outline[1:5], truths, size, more))
+                best = max(best, _best_iou(outline.box, true_boxes, size, more))
         right[:, k] = best >= ious
     return right
 
 # %% ../nbs/07_metrics.ipynb #metrics-034
+def _check_shares(values, what): # -> (T,) float64 in [0, 1], T > 0
+    values = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    if not values.size or not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"{what} must be one or more numbers in [0, 1], got {values}")
+    return values
+
 def right_at(
     score_map,          # (H, W) float in [0, 1]
     thresholds,         # (T,) shares of the map's maximum, [0, 1]
@@ -349,14 +405,17 @@ def right_at(
     inclusive=False,    # count end pixels as inside, as the benchmark does
 )->np.ndarray:          # (number of IoUs, T) bool. Raises ValueError where there is no true box
     "Is the box that each threshold gives right?"
-    thresholds, ious, gt_boxes, pixels = _shares(thresholds, "thresholds"), _shares(ious, "ious"), _true_boxes(gt_boxes), as_bytes(score_map)
-    cuts, find = (thresholds*int(pixels.max())).astype(int), {"largest": _right_largest, "all": _right_any}.get(contours)
-    if find and cuts.max() < pixels.max():
-        distinct = np.flatnonzero(np.bincount(cuts)).astype(np.uint8)
-        right = np.zeros((len(ious), 256), dtype=bool)
-        right[:, distinct] = find(pixels, distinct, gt_boxes, ious, int(inclusive))
-        return right[:, cuts]
-    return best_ious(boxes_from_map(score_map, thresholds, contours, inclusive), gt_boxes, inclusive) >= ious[:, None]
+    thresholds, ious = _check_shares(thresholds, "thresholds"), _check_shares(ious, "ious")
+    gt_boxes, pixels = _check_true_boxes(gt_boxes), as_bytes(score_map)
+    cuts = (thresholds*int(pixels.max())).astype(int)
+    sweep = {"largest": _right_largest, "all": _right_any}.get(contours)
+    if not sweep or cuts.max() >= pixels.max():
+        boxes = boxes_from_map(score_map, thresholds, contours, inclusive)
+        return best_ious(boxes, gt_boxes, inclusive) >= ious[:, None]
+    distinct = np.flatnonzero(np.bincount(cuts)).astype(np.uint8)
+    right = np.zeros((len(ious), 256), dtype=bool)
+    right[:, distinct] = sweep(pixels, distinct, gt_boxes, ious, int(inclusive))
+    return right[:, cuts]
 
 # %% ../nbs/07_metrics.ipynb #metrics-038
 class MaxBoxAcc:
@@ -368,26 +427,40 @@ class MaxBoxAcc:
         inclusive=True,     # the benchmark's box and IoU convention; False: half-open boxes
     ):
         self.ious, self.contours, self.inclusive = tuple(ious), contours, inclusive
-        self.thresholds = _shares(np.arange(0, 1, .01) if thresholds is None else thresholds, "thresholds")
+        self.thresholds = _check_shares(np.arange(0, 1, .01) if thresholds is None else thresholds, "thresholds")
         self.reset()
 
-    def reset(self): self.right, self.seen = np.zeros((len(self.ious), len(self.thresholds))), 0
+    def reset(self):
+        self.right = np.zeros((len(self.ious), len(self.thresholds))) # pictures
+        self.seen = 0
+
+    def answers(self, score_map, gt_boxes): # of one picture, for `add`; threads may ask at once
+        return right_at(score_map, self.thresholds, gt_boxes, self.ious, self.contours, self.inclusive)
+
+    def add(self, answers):
+        self.right = self.right + answers
+        self.seen += 1
 
     def update(self,
         score_map, # (H, W) float in [0, 1]
         gt_boxes,  # (K, 4) x0 y0 x1 y1, px of the map, K > 0; end pixels included if `inclusive`
-    ): self.add(self.answers(score_map, gt_boxes))
-    def answers(self, score_map, gt_boxes): return right_at(score_map, self.thresholds, gt_boxes, self.ious, self.contours, self.inclusive) # of one picture; threads may ask at once
-    def add(self, answers): self.right, self.seen = self.right + answers, self.seen + 1
+    ):
+        self.add(self.answers(score_map, gt_boxes))
 
     def curve(self)->np.ndarray: # (number of IoUs, T) percent of right boxes at each threshold
-        counts = _summed(np.append(self.right.ravel(), self.seen))
+        counts = _sum_over_processes(np.append(self.right.ravel(), self.seen))
         return 100*counts[:-1].reshape(self.right.shape)/(counts[-1] or np.nan)
 
-    def compute(self)->dict: # "MaxBoxAcc": percent, mean over IoUs; "per_iou": IoU -> percent; "threshold": the lowest at which the mean of the curves is best. Percentages are nan before the first picture
+    # "MaxBoxAcc": percent, mean over IoUs; "per_iou": IoU -> percent; "threshold": the lowest at which the mean of the
+    # curves is best. Percentages are nan before the first picture
+    def compute(self)->dict:
         curve = self.curve()
-        per_iou = dict(zip(self.ious, curve.max(1).tolist()))
-        return {"MaxBoxAcc": float(curve.max(1).mean()), "per_iou": per_iou, "threshold": float(self.thresholds[curve.mean(0).argmax()])}
+        best = curve.max(1)
+        return {
+            "MaxBoxAcc": float(best.mean()),
+            "per_iou": dict(zip(self.ious, best.tolist(), strict=True)),
+            "threshold": float(self.thresholds[curve.mean(0).argmax()]),
+        }
 
 # %% ../nbs/07_metrics.ipynb #metrics-043
 def MaxBoxAccV2(
@@ -396,18 +469,28 @@ def MaxBoxAccV2(
     "MaxBoxAcc over IoU .3, .5, .7 and all contours"
     return MaxBoxAcc(ious=(.3, .5, .7), contours="all", **kwargs)
 
+# %% ../nbs/07_metrics.ipynb #095955a2
+def mask_iou(
+    mask:np.ndarray,  # (H, W) bool
+    truth:np.ndarray, # (H, W) bool
+)->float:             # [0, 1]; two empty masks agree: 1
+    "Intersection over union of two masks"
+    union = np.count_nonzero(mask | truth)
+    return np.count_nonzero(mask & truth)/union if union else 1.
+
 # %% ../nbs/07_metrics.ipynb #metrics-049
 class PxAP:
     "Area under the precision-recall curve of all pixels, in percent, as wsolevaluation counts it"
     def __init__(self,
         thresholds=None, # (T,) ascending, [0, 1); None: 0, .01, ... .99
     ):
-        self.thresholds = _shares(np.arange(0, 1, .01) if thresholds is None else thresholds, "thresholds")
+        self.thresholds = _check_shares(np.arange(0, 1, .01) if thresholds is None else thresholds, "thresholds")
         if (np.diff(self.thresholds) <= 0).any():
             raise ValueError("thresholds must ascend")
         self.reset()
 
-    def reset(self): self.counts = np.zeros((2, len(self.thresholds) + 1)) # pixels off and on the object, in bins that begin at the thresholds and at 1
+    def reset(self): # pixels off and on the object, in bins that begin at the thresholds and at 1
+        self.counts = np.zeros((2, len(self.thresholds) + 1))
 
     def update(self,
         score_map, # (H, W) float in [0, 1]
@@ -415,7 +498,8 @@ class PxAP:
     ):
         score_map, mask = np.asarray(score_map, dtype=np.float64), np.asarray(mask)
         if score_map.shape != mask.shape or not np.isin(mask, (0, 1, 255)).all():
-            raise ValueError(f"the mask must be {score_map.shape} of 0, 1 and 255 (ignore), got {mask.shape} of {np.unique(mask)[:5]}")
+            raise ValueError(f"the mask must be {score_map.shape} of 0, 1 and 255 (ignore), "
+                             f"got {mask.shape} of {np.unique(mask)[:5]}")
         if not (score_map.min() >= 0 and score_map.max() <= 1):
             raise ValueError(f"scores must be finite and in [0, 1], got {score_map.min()} to {score_map.max()}")
         bins = np.searchsorted(np.append(self.thresholds, 1), score_map, side="right") - 1
@@ -423,7 +507,8 @@ class PxAP:
             row += np.bincount(bins[(mask == value) & (bins >= 0)], minlength=len(row))
 
     def compute(self)->float: # percent; raises ValueError where no pixel of any object was seen
-        off, on = _summed(self.counts)[:, ::-1].cumsum(1) # at or above each threshold, from the highest
+        # at or above each threshold, from the highest
+        off, on = _sum_over_processes(self.counts)[:, ::-1].cumsum(1)
         if not on[-1]:
             raise ValueError("no true pixels: PxAP needs masks with an object")
         precision = np.divide(on, on + off, out=np.zeros_like(on), where=on + off > 0)
@@ -431,6 +516,9 @@ class PxAP:
 
 # %% ../nbs/07_metrics.ipynb #metrics-054
 ERROR_TYPES = ("right", "wrong class", "several objects", "part", "too large", "wrong place")
+
+def _area(boxes): # (..., 4) -> (...)
+    return np.maximum(boxes[..., 2:] - boxes[..., :2], 0).prod(-1)
 
 def error_type(
     box,              # (4,) x0 y0 x1 y1
@@ -441,16 +529,16 @@ def error_type(
     "What is wrong with a box"
     if not class_right:
         return "wrong class"
-    box, true_boxes = np.asarray(box, dtype=np.float64).reshape(4), _true_boxes(true_boxes)
+    box, true_boxes = np.asarray(box, dtype=np.float64).reshape(4), _check_true_boxes(true_boxes)
     ious = box_iou(box, true_boxes)[0]
     if ious.max() >= iou:
         return "right"
-    area = lambda b: np.maximum(b[..., 2:] - b[..., :2], 0).prod(-1)
-    shared = area(np.concatenate([np.maximum(box[:2], true_boxes[:, :2]), np.minimum(box[2:], true_boxes[:, 2:])], axis=1))
-    held = shared/np.maximum(area(true_boxes), 1e-9)
+    common = np.concatenate([np.maximum(box[:2], true_boxes[:, :2]), np.minimum(box[2:], true_boxes[:, 2:])], axis=1)
+    shared = _area(common)
+    held = shared/np.maximum(_area(true_boxes), 1e-9)
     if (held > .3).sum() > 1:
         return "several objects"
-    if shared[ious.argmax()] > .5*area(box):
+    if shared[ious.argmax()] > .5*_area(box):
         return "part"
     return "too large" if held[ious.argmax()] >= .7 else "wrong place"
 
@@ -469,8 +557,11 @@ class ErrorTypes:
         box,              # (4,) x0 y0 x1 y1
         true_boxes,       # (K, 4) in the same pixels, K > 0
         class_right=True, # is the predicted class the true one?
-    ): self.counts[error_type(box, true_boxes, class_right, self.iou)] += 1
+    ):
+        self.counts[error_type(box, true_boxes, class_right, self.iou)] += 1
 
     def compute(self)->dict: # every one of ERROR_TYPES -> percent; empty before the first picture
-        counts = _summed(np.array([self.counts[name] for name in ERROR_TYPES], dtype=np.float64))
-        return dict(zip(ERROR_TYPES, (100*counts/counts.sum()).tolist())) if counts.sum() else {}
+        counts = _sum_over_processes(np.array([self.counts[name] for name in ERROR_TYPES], dtype=np.float64))
+        if not counts.sum():
+            return {}
+        return dict(zip(ERROR_TYPES, (100*counts/counts.sum()).tolist(), strict=True))

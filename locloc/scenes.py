@@ -7,204 +7,248 @@ __all__ = ['SCENE_CLASSES', 'SCENE_SPLITS', 'scene_mask', 'make_scene']
 
 # %% ../nbs/03_scenes.ipynb #scenes-004
 import colorsys
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+# %% ../nbs/03_scenes.ipynb #scenes-007
+_TURN = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+
+def _oval(x, y, rx, ry, angles=_TURN):
+    return np.stack([x + rx * np.cos(angles), y + ry * np.sin(angles)], -1)
+
+def _turned(points, angle): # clockwise on the screen
+    return np.asarray(points) @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+
+# %% ../nbs/03_scenes.ipynb #802e931f
+def _hsv(h, s, v):
+    return tuple(round(255 * channel) for channel in colorsys.hsv_to_rgb(h % 1, np.clip(s, 0, 1), np.clip(v, 0, 1)))
+
+def _vary(rng, h, s, v, spread=.025): # a colour near this one
+    return _hsv(h + rng.uniform(-spread, spread), s + rng.uniform(-.12, .12), v + rng.uniform(-.12, .12))
+
+def _shade(colour, factor):
+    return tuple(min(255, round(channel * factor)) for channel in colour)
+
 # %% ../nbs/03_scenes.ipynb #scenes-006
 class _Canvas:
     "A square canvas of n px with colours and, apart, the coverage of the figure's body; coordinates -1 to 1"
-    def __init__(self, n): self.n, self.rgb, self.alpha = n, np.full((n, n, 3), 128, np.uint8), np.zeros((n, n), np.uint8)
+    def __init__(self, n):
+        self.n = n
+        self.rgb = np.full((n, n, 3), 128, np.uint8)
+        self.alpha = np.zeros((n, n), np.uint8)
 
-    def _px(self, points): return np.round((np.asarray(points) * .46 + .5) * self.n * 16 - 8).astype(np.int32)[None]
+    def _sixteenths(self, points):
+        return np.round((np.asarray(points) * .46 + .5) * self.n * 16 - 8).astype(np.int32)[None]
 
     def fill(self, points, colour, body=True):
-        points = self._px(points)
+        points = self._sixteenths(points)
         cv2.fillPoly(self.rgb, points, colour, cv2.LINE_AA, 4)
         if body:
             cv2.fillPoly(self.alpha, points, 255, cv2.LINE_AA, 4)
 
     def stroke(self, points, width, colour, body=False):
-        points, width = self._px(points), max(1, round(width * .46 * self.n))
+        points = self._sixteenths(points)
+        width = max(1, round(width * .46 * self.n))
         cv2.polylines(self.rgb, points, False, colour, width, cv2.LINE_AA, 4)
         if body:
             cv2.polylines(self.alpha, points, False, 255, width, cv2.LINE_AA, 4)
 
-    def disc(self, x, y, r, colour, body=False, ry=None): self.fill(_oval(x, y, r, ry or r)[::2], colour, body)
-
-# %% ../nbs/03_scenes.ipynb #scenes-007
-_TURN = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-
-def _oval(x, y, rx, ry, angles=_TURN): return np.stack([x + rx * np.cos(angles), y + ry * np.sin(angles)], -1)
-
-def _turned(points, angle): # clockwise on the screen
-    return np.asarray(points) @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-
-def _hsv(h, s, v): return tuple(round(255 * c) for c in colorsys.hsv_to_rgb(h % 1, np.clip(s, 0, 1), np.clip(v, 0, 1)))
-
-def _vary(rng, h, s, v, spread=.025): # a colour near this one
-    return _hsv(h + rng.uniform(-spread, spread), s + rng.uniform(-.12, .12), v + rng.uniform(-.12, .12))
-
-def _shade(colour, factor): return tuple(min(255, round(c * factor)) for c in colour)
+    def disc(self, x, y, r, colour, body=False, ry=None):
+        self.fill(_oval(x, y, r, ry or r)[::2], colour, body)
 
 # %% ../nbs/03_scenes.ipynb #scenes-009
-def _butterfly(c, rng):
-    main, dark, spot = _vary(rng, .6, .8, .85), _vary(rng, .65, .6, .2), _vary(rng, .13, .5, .95)
+def _butterfly(canvas, rng):
+    main = _vary(rng, .6, .8, .85)
+    dark = _vary(rng, .65, .6, .2)
+    spot = _vary(rng, .13, .5, .95)
     for side in (-1, 1):
         for x, y, rx, ry, turn in ((.5, -.34, .46, .33, -.65), (.4, .36, .37, .29, .75)):
             wing = _turned(_oval(0, 0, rx, ry) * (1 + .08 * np.sin(3 * _TURN + 1))[:, None], turn)
             inner = wing * .78 + (x * .93, y * .93)
-            c.fill((wing + (x, y)) * (side, 1), dark)
-            c.fill(inner * (side, 1), main, False)
+            canvas.fill((wing + (x, y)) * (side, 1), dark)
+            canvas.fill(inner * (side, 1), main, False)
             for k in (14, 20, 26, 32):
-                c.stroke([(side * .06, 0), inner[k % 48] * (side, 1)], .018, dark)
-            for px, py in _turned(_oval(0, 0, rx * .87, ry * .87, np.linspace(-1, 1.2, 5)), turn) + (x, y):
-                c.disc(side * px, py, .035, spot)
-            c.disc(side * x, y, .09, spot)
-            c.disc(side * x, y, .05, dark)
-        c.stroke([(0, -.5), (side * .1, -.7), (side * .2, -.78)], .035, dark, True)
-    c.fill(_oval(0, .02, .075, .5), dark)
-    c.disc(0, -.46, .1, dark, True)
+                canvas.stroke([(side * .06, 0), inner[k % 48] * (side, 1)], .018, dark)
+            edge = _oval(0, 0, rx * .87, ry * .87, np.linspace(-1, 1.2, 5))
+            for edge_x, edge_y in _turned(edge, turn) + (x, y):
+                canvas.disc(side * edge_x, edge_y, .035, spot)
+            canvas.disc(side * x, y, .09, spot)
+            canvas.disc(side * x, y, .05, dark)
+        canvas.stroke([(0, -.5), (side * .1, -.7), (side * .2, -.78)], .035, dark, True)
+    canvas.fill(_oval(0, .02, .075, .5), dark)
+    canvas.disc(0, -.46, .1, dark, True)
 
 # %% ../nbs/03_scenes.ipynb #scenes-010
-def _fish(c, rng):
-    main, fin, pale, dark = _vary(rng, .07, .85, .9), _vary(rng, .09, .85, .8), (245, 238, 225), (40, 32, 36)
+def _fish(canvas, rng):
+    main = _vary(rng, .07, .85, .9)
+    fin = _vary(rng, .09, .85, .8)
+    pale, dark = (245, 238, 225), (40, 32, 36)
     h = rng.uniform(.42, .56)
-    c.fill([(-.5, 0), (-.98, -.5), (-.86, 0), (-.98, .5)], fin)
-    c.fill([(-.5, -.2), (-.25, -h - .24), (.1, -h - .2), (.3, -h - .04), (.42, -.2)], fin)
-    c.fill([(-.35, .2), (-.3, h + .2), (-.05, h + .16), (.2, .2)], fin)
+    canvas.fill([(-.5, 0), (-.98, -.5), (-.86, 0), (-.98, .5)], fin)
+    canvas.fill([(-.5, -.2), (-.25, -h - .24), (.1, -h - .2), (.3, -h - .04), (.42, -.2)], fin)
+    canvas.fill([(-.35, .2), (-.3, h + .2), (-.05, h + .16), (.2, .2)], fin)
     x = np.linspace(-.72, .98, 40)
     y = h * np.sin(np.pi * ((x + .72) / 1.7) ** .8).clip(0) ** .75 + .02
-    c.fill(np.concatenate([np.stack([x, -y], 1), np.stack([x, y], 1)[::-1]]), main)
-    for row, gx in enumerate(np.arange(-.6, .5, .13)):
-        for gy in np.arange(-h, h, .13):
-            c.stroke(_oval(gx, gy + .065 * (row % 2), .07, .07, np.linspace(-1, 1, 7)), .012, _shade(main, .86))
-    for bx, width in ((-.5, .1), (-.08, .17), (.44, .15)):
-        band = _oval(bx, 0, .1, .62, np.linspace(-1.2, 1.2, 9))
-        c.stroke(band, width + .05, dark)
-        c.stroke(band, width, pale)
-    c.disc(.72, -.1, .085, pale)
-    c.disc(.74, -.1, .05, dark)
-    c.stroke([(.86, .14), (.95, .1)], .03, dark)
+    canvas.fill(np.concatenate([np.stack([x, -y], 1), np.stack([x, y], 1)[::-1]]), main)
+    for row, scale_x in enumerate(np.arange(-.6, .5, .13)):
+        for scale_y in np.arange(-h, h, .13):
+            scale = _oval(scale_x, scale_y + .065 * (row % 2), .07, .07, np.linspace(-1, 1, 7))
+            canvas.stroke(scale, .012, _shade(main, .86))
+    for band_x, width in ((-.5, .1), (-.08, .17), (.44, .15)):
+        band = _oval(band_x, 0, .1, .62, np.linspace(-1.2, 1.2, 9))
+        canvas.stroke(band, width + .05, dark)
+        canvas.stroke(band, width, pale)
+    canvas.disc(.72, -.1, .085, pale)
+    canvas.disc(.74, -.1, .05, dark)
+    canvas.stroke([(.86, .14), (.95, .1)], .03, dark)
 
 # %% ../nbs/03_scenes.ipynb #scenes-011
-def _flower(c, rng):
-    petal, core = _vary(rng, .14, .1, .95, .04), _vary(rng, .12, .85, .88)
-    n, edge = int(rng.integers(9, 15)), _shade(petal, .82)
+def _flower(canvas, rng):
+    petal = _vary(rng, .14, .1, .95, .04)
+    core = _vary(rng, .12, .85, .88)
+    n = int(rng.integers(9, 15))
+    edge = _shade(petal, .82)
     for r, offset in ((.62, .5), (.55, 0)):
         for k in range(n):
             turn = 2 * np.pi * (k + offset) / n
-            c.fill(_turned(_oval(r, 0, .37, 1.2 / n), turn), edge)
-            c.fill(_turned(_oval(r, 0, .345, 1 / n), turn), petal, False)
-            c.stroke(_turned([(.3, 0), (r + .25, 0)], turn), .014, edge)
-    c.disc(0, 0, .3, _shade(core, .62), True)
-    c.disc(0, 0, .26, core)
+            canvas.fill(_turned(_oval(r, 0, .37, 1.2 / n), turn), edge)
+            canvas.fill(_turned(_oval(r, 0, .345, 1 / n), turn), petal, False)
+            canvas.stroke(_turned([(.3, 0), (r + .25, 0)], turn), .014, edge)
+    canvas.disc(0, 0, .3, _shade(core, .62), True)
+    canvas.disc(0, 0, .26, core)
     for k in range(40):
-        c.disc(*_turned((.04 * np.sqrt(k + .5), 0), 2.4 * k), .02, _shade(core, .62))
+        canvas.disc(*_turned((.04 * np.sqrt(k + .5), 0), 2.4 * k), .02, _shade(core, .62))
 
 # %% ../nbs/03_scenes.ipynb #scenes-012
-def _ladybird(c, rng):
+def _ladybird(canvas, rng):
     main, dark = _vary(rng, .995, .88, .82, .015), (34, 28, 30)
     for side in (-1, 1):
         for y, dy in ((-.35, -.12), (.1, .08), (.5, .12)):
-            c.stroke([(side * .5, y), (side * .82, y + dy), (side * .92, y + 2 * dy)], .08, dark, True)
-    c.disc(0, -.66, .34, dark, True, .29)
-    c.fill(_oval(0, .08, .74, .8), main)
-    c.stroke([(0, -.7), (0, .88)], .04, dark)
+            canvas.stroke([(side * .5, y), (side * .82, y + dy), (side * .92, y + 2 * dy)], .08, dark, True)
+    canvas.disc(0, -.66, .34, dark, True, .29)
+    canvas.fill(_oval(0, .08, .74, .8), main)
+    canvas.stroke([(0, -.7), (0, .88)], .04, dark)
     n = int(rng.integers(3, 6))
     for side in (-1, 1):
-        c.disc(side * .2, -.77, .08, (240, 236, 220))
+        canvas.disc(side * .2, -.77, .08, (240, 236, 220))
         for k, angle in enumerate(np.linspace(-1.1, 1.2, n)):
-            c.disc(side * (.12 + .62 * np.cos(angle) * (.8 if k % 2 else .58)), .08 + .62 * np.sin(angle), rng.uniform(.09, .14), dark)
+            reach = .8 if k % 2 else .58
+            x = .12 + .62 * np.cos(angle) * reach
+            y = .08 + .62 * np.sin(angle)
+            canvas.disc(side * x, y, rng.uniform(.09, .14), dark)
 
 # %% ../nbs/03_scenes.ipynb #scenes-013
-def _mushroom(c, rng):
-    cap, stem, spot = _vary(rng, .78, .5, .6), _vary(rng, .11, .18, .9), _vary(rng, .13, .12, .97)
-    w, h = rng.uniform(.2, .3), rng.uniform(.8, 1.05)
+def _mushroom(canvas, rng):
+    cap = _vary(rng, .78, .5, .6)
+    stem = _vary(rng, .11, .18, .9)
+    spot = _vary(rng, .13, .12, .97)
+    w = rng.uniform(.2, .3)
+    h = rng.uniform(.8, 1.05)
     half = np.array([(1, .05), (.8, .5), (1.25, .95)]) * (w, 1)
-    c.fill(np.concatenate([half, half[::-1] * (-1, 1)]), stem)
+    canvas.fill(np.concatenate([half, half[::-1] * (-1, 1)]), stem)
     for k in np.linspace(-.8, .8, 6):
-        c.stroke([(k * w, .2), (k * w * 1.1, .92)], .015, _shade(stem, .8))
-    c.fill([(-w * 1.5, .3), (-w * .9, .16), (w * .9, .16), (w * 1.5, .3), (0, .4)], spot)
-    c.fill(_oval(0, .06, .9, .17), _shade(stem, .7))
+        canvas.stroke([(k * w, .2), (k * w * 1.1, .92)], .015, _shade(stem, .8))
+    canvas.fill([(-w * 1.5, .3), (-w * .9, .16), (w * .9, .16), (w * 1.5, .3), (0, .4)], spot)
+    canvas.fill(_oval(0, .06, .9, .17), _shade(stem, .7))
     for k in np.linspace(-.85, .85, 19):
-        c.stroke([(k * .3, .02), (k, .1 + .1 * np.sqrt(1 - k * k))], .014, _shade(stem, .5))
+        canvas.stroke([(k * .3, .02), (k, .1 + .1 * np.sqrt(1 - k * k))], .014, _shade(stem, .5))
     top = np.linspace(np.pi, 2 * np.pi, 40)
-    c.fill(np.concatenate([_oval(0, .06, .96, h, top), _oval(0, .06, .96, -.1, top[::-1])]), cap)
+    canvas.fill(np.concatenate([_oval(0, .06, .96, h, top), _oval(0, .06, .96, -.1, top[::-1])]), cap)
     for k in range(12):
-        angle, r = -.35 - 2.45 * ((k * .618) % 1), .2 + .62 * k / 11
-        c.disc(.9 * r * np.cos(angle), .02 + .92 * h * r * np.sin(angle), rng.uniform(.05, .1), spot, ry=.08 - .03 * r)
+        angle = -.35 - 2.45 * ((k * .618) % 1)
+        reach = .2 + .62 * k / 11
+        x = .9 * reach * np.cos(angle)
+        y = .02 + .92 * h * reach * np.sin(angle)
+        canvas.disc(x, y, rng.uniform(.05, .1), spot, ry=.08 - .03 * reach)
 
 # %% ../nbs/03_scenes.ipynb #scenes-014
-def _snail(c, rng):
-    body, shell, pale = _vary(rng, .1, .35, .75), _vary(rng, .06, .55, .55), _vary(rng, .1, .3, .9)
-    dark, r = _shade(shell, .5), rng.uniform(.56, .62)
+def _snail(canvas, rng):
+    body = _vary(rng, .1, .35, .75)
+    shell = _vary(rng, .06, .55, .55)
+    pale = _vary(rng, .1, .3, .9)
+    dark = _shade(shell, .5)
+    r = rng.uniform(.56, .62)
     x = np.linspace(-.98, .9, 30)
-    top = .5 - .12 * np.exp(-((x + .2) / .5)**2) - .42 * np.exp(-((x - .74) / .2)**2) + .2 * np.exp(-((x + .98) / .15)**2)
-    c.fill(np.concatenate([np.stack([x, top], 1), [(.95, .56), (.9, .68), (.7, .74), (-.93, .74)]]), body)
+    dip, neck, tail = np.exp(-((x + .2) / .5)**2), np.exp(-((x - .74) / .2)**2), np.exp(-((x + .98) / .15)**2)
+    top = .5 - .12 * dip - .42 * neck + .2 * tail
+    canvas.fill(np.concatenate([np.stack([x, top], 1), [(.95, .56), (.9, .68), (.7, .74), (-.93, .74)]]), body)
     for dx in (-.02, .16):
-        c.stroke([(.72 + dx / 2, .1), (.78 + dx, -.28)], .05, body, True)
-        c.disc(.78 + dx, -.3, .05, body, True)
+        canvas.stroke([(.72 + dx / 2, .1), (.78 + dx, -.28)], .05, body, True)
+        canvas.disc(.78 + dx, -.3, .05, body, True)
     for _ in range(16):
-        c.disc(rng.uniform(-.8, .8), rng.uniform(.55, .7), .025, _shade(body, .82))
-    c.disc(-.12, -.02, r, shell, True)
+        canvas.disc(rng.uniform(-.8, .8), rng.uniform(.55, .7), .025, _shade(body, .82))
+    canvas.disc(-.12, -.02, r, shell, True)
     t = np.linspace(0, 1, 90)
     spiral = _oval(0, 0, 1, 1, t * 5.2 * np.pi) * (r * .97 * (1 - t)**.8)[:, None] + (-.12, -.02)
-    c.stroke(spiral, .11, pale)
-    c.stroke(spiral, .035, dark)
-    for a in np.linspace(0, 2 * np.pi, 18):
-        c.stroke(_turned([(.82 * r, 0), (r, .1 * r)], a) - (.12, .02), .03, dark)
+    canvas.stroke(spiral, .11, pale)
+    canvas.stroke(spiral, .035, dark)
+    for angle in np.linspace(0, 2 * np.pi, 18):
+        canvas.stroke(_turned([(.82 * r, 0), (r, .1 * r)], angle) - (.12, .02), .03, dark)
 
 # %% ../nbs/03_scenes.ipynb #scenes-015
-def _starfish(c, rng):
-    main, pale = _vary(rng, .96, .55, .85), _vary(rng, .05, .3, .97)
+def _starfish(canvas, rng):
+    main = _vary(rng, .96, .55, .85)
+    pale = _vary(rng, .05, .3, .97)
     t = np.linspace(0, 2 * np.pi, 120, endpoint=False)
-    outline = _oval(0, 0, 1, 1, t - np.pi / 2) * (.34 + .62 * np.abs(np.cos(2.5 * t))**rng.uniform(1.8, 2.6))[:, None]
-    c.fill(outline, _shade(main, .72))
-    c.fill(outline * .9, main, False)
+    reach = .34 + .62 * np.abs(np.cos(2.5 * t))**rng.uniform(1.8, 2.6)
+    outline = _oval(0, 0, 1, 1, t - np.pi / 2) * reach[:, None]
+    canvas.fill(outline, _shade(main, .72))
+    canvas.fill(outline * .9, main, False)
     for arm in range(5):
         for d in np.linspace(.12, .86, 8):
             width = .22 - .17 * d
             for x, y, r in ((d, 0, .055 - .025 * d), (d, width, .026), (d, -width, .026)):
-                c.disc(*_turned((x, y), arm * .4 * np.pi - np.pi / 2), r, pale)
+                canvas.disc(*_turned((x, y), arm * .4 * np.pi - np.pi / 2), r, pale)
 
 # %% ../nbs/03_scenes.ipynb #scenes-016
-def _turtle(c, rng):
-    skin, shell, rim = _vary(rng, .27, .5, .6), _vary(rng, .34, .6, .42), _vary(rng, .16, .55, .7)
+def _turtle(canvas, rng):
+    skin = _vary(rng, .27, .5, .6)
+    shell = _vary(rng, .34, .6, .42)
+    rim = _vary(rng, .16, .55, .7)
     dark = _shade(shell, .55)
-    c.fill(_oval(0, -.8, .2, .24), skin)
-    c.fill([(-.08, .8), (0, .98), (.08, .8)], skin)
+    front_leg = np.array([(.3, -.4), (.72, -.72), (.9, -.68), (.95, -.58), (.86, -.4), (.55, -.12)])
+    hind_leg = np.array([(.3, .4), (.62, .82), (.76, .82), (.8, .74), (.72, .5), (.5, .25)])
+    canvas.fill(_oval(0, -.8, .2, .24), skin)
+    canvas.fill([(-.08, .8), (0, .98), (.08, .8)], skin)
     for side in (-1, 1):
-        c.fill(np.array([(.3, -.4), (.72, -.72), (.9, -.68), (.95, -.58), (.86, -.4), (.55, -.12)]) * (side, 1), skin)
-        c.fill(np.array([(.3, .4), (.62, .82), (.76, .82), (.8, .74), (.72, .5), (.5, .25)]) * (side, 1), skin)
+        canvas.fill(front_leg * (side, 1), skin)
+        canvas.fill(hind_leg * (side, 1), skin)
         for x, y in ((.7, -.55), (.8, -.52), (.62, .62), (.66, .7)):
-            c.disc(side * x, y, .035, dark)
-        c.disc(side * .1, -.88, .035, (25, 25, 25))
-    c.fill(_oval(0, .06, .62, .76), rim)
-    c.fill(_oval(0, .06, .53, .67), dark, False)
+            canvas.disc(side * x, y, .035, dark)
+        canvas.disc(side * .1, -.88, .035, (25, 25, 25))
+    canvas.fill(_oval(0, .06, .62, .76), rim)
+    canvas.fill(_oval(0, .06, .53, .67), dark, False)
     hexagon = np.arange(6) * np.pi / 3
-    for x, y, r in ((0, -.34, .215), (0, .06, .215), (0, .46, .215), (.33, -.14, .215), (.33, .27, .215), (.27, -.45, .12), (.24, .6, .1)):
-        for side in ((-1, 1) if x else (1,)):
-            c.fill(_oval(side * x, y, r, r, hexagon), shell, False)
-            c.fill(_oval(side * x, y, r * .55, r * .55, hexagon), _shade(shell, 1.3), False)
+    middle = ((0, -.34, .215), (0, .06, .215), (0, .46, .215)) # x, y, radius of each plate of the shell
+    right = ((.33, -.14, .215), (.33, .27, .215), (.27, -.45, .12), (.24, .6, .1))
+    left = tuple((-x, y, r) for x, y, r in right)
+    for x, y, r in (*middle, *left, *right):
+        canvas.fill(_oval(x, y, r, r, hexagon), shell, False)
+        canvas.fill(_oval(x, y, r * .55, r * .55, hexagon), _shade(shell, 1.3), False)
 
 # %% ../nbs/03_scenes.ipynb #scenes-017
-_FIGURES = dict( # how to draw it, and how far it may turn
-    butterfly=(_butterfly, np.pi), fish=(_fish, .7), flower=(_flower, np.pi), ladybird=(_ladybird, np.pi),
-    mushroom=(_mushroom, .5), snail=(_snail, .5), starfish=(_starfish, np.pi), turtle=(_turtle, np.pi))
+@dataclass(frozen=True)
+class _Figure:
+    draw: Callable # of a _Canvas and a generator
+    turn: float # how far it may be turned from upright, either way, radians
+
+_FIGURES = {
+    "butterfly": _Figure(_butterfly, np.pi),
+    "fish": _Figure(_fish, .7),
+    "flower": _Figure(_flower, np.pi),
+    "ladybird": _Figure(_ladybird, np.pi),
+    "mushroom": _Figure(_mushroom, .5),
+    "snail": _Figure(_snail, .5),
+    "starfish": _Figure(_starfish, np.pi),
+    "turtle": _Figure(_turtle, np.pi),
+}
 SCENE_CLASSES = tuple(_FIGURES) # a class's number is its place here
 SCENE_SPLITS = ("train", "val", "test")
 
 # %% ../nbs/03_scenes.ipynb #scenes-020
-_GROUNDS = np.array([ # hue, saturation, value: dark, middle, light
-    [(.30, .60, .12), (.27, .55, .38), (.20, .50, .62)], # meadow
-    [(.07, .50, .16), (.08, .50, .40), (.11, .42, .68)], # leaf litter
-    [(.09, .35, .38), (.10, .32, .66), (.12, .22, .90)], # sand
-    [(.56, .75, .18), (.53, .60, .42), (.48, .40, .72)], # reef
-    [(.60, .12, .20), (.58, .08, .48), (.13, .08, .78)], # stone
-    [(.83, .35, .18), (.87, .30, .45), (.12, .25, .72)], # heath
-])
-
 def _noise(rng, size, cells, octaves, fade=.55):
     total, weight = np.zeros((size, size), np.float32), 1.
     for k in range(octaves):
@@ -217,36 +261,56 @@ def _noise(rng, size, cells, octaves, fade=.55):
 # %% ../nbs/03_scenes.ipynb #scenes-021
 def _strewn(rng, count):
     "Outlines of one kind of clutter, and of their lit halves: two (count, points, 2), 0 to 1"
-    kind, big = rng.integers(3), rng.gamma(3, .33, (count, 1))
-    t = .5 - .5 * np.cos(np.linspace(0, np.pi, 9))
+    kind = rng.integers(3)
+    big = rng.gamma(3, .33, (count, 1))
+    t = .5 - .5 * np.cos(np.linspace(0, np.pi, 9)) # along the spine, 0 to 1
     if kind == 0: # blades of grass: a bent spine, wide below
         bend = rng.normal(-1.57, .5, (count, 1)) + t * rng.normal(0, .5, (count, 1))
         spine = .022 * big[..., None] * np.cumsum(_oval(0, 0, 1, 1, bend), 1)
         side = _oval(0, 0, 1, 1, bend + np.pi / 2) * (.012 * (1 - t) * (.6 + big))[..., None]
     else: # leaves, or rounder pebbles
-        width = np.sqrt(t - t * t) * rng.uniform(.7, 1.4, (count, 1)) if kind == 1 else (t - t * t) * (1.3 - .6 * t)
-        turn, length = rng.uniform(0, 2 * np.pi, (count, 1)), (.075 if kind == 1 else .15) * big
+        if kind == 1:
+            width = np.sqrt(t - t * t) * rng.uniform(.7, 1.4, (count, 1))
+            length = .075 * big
+        else:
+            width = (t - t * t) * (1.3 - .6 * t)
+            length = .15 * big
+        turn = rng.uniform(0, 2 * np.pi, (count, 1))
         spine = _oval(0, 0, 1, 1, turn + 0 * t) * (length * t)[..., None]
         side = _oval(0, 0, 1, 1, turn + np.pi / 2 + 0 * t) * (length * width)[..., None]
     spine += rng.uniform(-.05, 1.05, (count, 1, 2))
-    return np.concatenate([spine + side, (spine - side)[:, ::-1]], 1), np.concatenate([spine + side, spine[:, ::-1]], 1)
+    outlines = np.concatenate([spine + side, (spine - side)[:, ::-1]], 1)
+    lit = np.concatenate([spine + side, spine[:, ::-1]], 1)
+    return outlines, lit
 
 # %% ../nbs/03_scenes.ipynb #scenes-022
+_GROUNDS = np.array([ # hue, saturation, value: dark, middle, light
+    [(.30, .60, .12), (.27, .55, .38), (.20, .50, .62)], # meadow
+    [(.07, .50, .16), (.08, .50, .40), (.11, .42, .68)], # leaf litter
+    [(.09, .35, .38), (.10, .32, .66), (.12, .22, .90)], # sand
+    [(.56, .75, .18), (.53, .60, .42), (.48, .40, .72)], # reef
+    [(.60, .12, .20), (.58, .08, .48), (.13, .08, .78)], # stone
+    [(.83, .35, .18), (.87, .30, .45), (.12, .25, .72)], # heath
+])
+
 def _ground(rng, size):
     "(size, size, 3) uint8 cluttered ground"
-    ends = _GROUNDS[rng.integers(len(_GROUNDS))] + rng.uniform(-1, 1, (3, 3)) * (.03, .08, .06)
-    ramp = np.stack([np.interp(np.arange(256), (0, 128, 255), c) for c in zip(*(_hsv(*e) for e in ends))], -1)
-    tone = cv2.normalize(_noise(rng, size, int(rng.integers(2, 5)), 6, rng.uniform(.55, .75)), None, 10, 235, cv2.NORM_MINMAX)
-    picture = ramp.astype(np.uint8)[tone.astype(np.uint8)]
+    tones = _GROUNDS[rng.integers(len(_GROUNDS))] + rng.uniform(-1, 1, (3, 3)) * (.03, .08, .06)
+    channels = np.array([_hsv(*tone) for tone in tones]).T # (tone, RGB) -> (RGB, tone)
+    ramp = np.stack([np.interp(np.arange(256), (0, 128, 255), channel) for channel in channels], -1)
+    noise = _noise(rng, size, int(rng.integers(2, 5)), 6, rng.uniform(.55, .75))
+    brightness = cv2.normalize(noise, None, 10, 235, cv2.NORM_MINMAX).astype(np.uint8)
+    picture = ramp.astype(np.uint8)[brightness]
     count = int(rng.integers(30, 110))
-    outlines, halves = (np.round(p * size * 16).astype(np.int32) for p in _strewn(rng, count))
+    outlines, lit = (np.round(part * size * 16).astype(np.int32) for part in _strewn(rng, count))
     colours = ramp[rng.integers(30, 250, count)]
     colours[rng.random(count) < rng.uniform(0, .25)] = _vary(rng, rng.uniform(), .6, .7)
     colours = np.clip(colours + rng.normal(0, 14, (count, 3)), 0, 255)
-    for outline, half, colour in zip(outlines, halves, colours):
-        cv2.fillPoly(picture, [outline + size // 8], (colour * .45).tolist(), cv2.LINE_AA, 4) # its shadow
+    for outline, lit_half, colour in zip(outlines, lit, colours, strict=True):
+        shadow = outline + size // 8
+        cv2.fillPoly(picture, [shadow], (colour * .45).tolist(), cv2.LINE_AA, 4)
         cv2.fillPoly(picture, [outline], colour.tolist(), cv2.LINE_AA, 4)
-        cv2.fillPoly(picture, [half], (colour * 1.2 + 12).clip(0, 255).tolist(), cv2.LINE_AA, 4)
+        cv2.fillPoly(picture, [lit_half], (colour * 1.2 + 12).clip(0, 255).tolist(), cv2.LINE_AA, 4)
     return cv2.GaussianBlur(picture, (0, 0), size / 224 * rng.uniform(.3, 1.6))
 
 # %% ../nbs/03_scenes.ipynb #scenes-025
@@ -254,31 +318,35 @@ def _place(rng, label, size):
     "A figure somewhere in the picture: colours (size, size, 3) and coverage (size, size), both uint8"
     if size < 32:
         raise ValueError(f"a scene's size must be 32 px or more, got {size}")
-    draw, turn = list(_FIGURES.values())[label]
+    figure = list(_FIGURES.values())[label]
     canvas = _Canvas(int(size * .75))
-    draw(canvas, rng)
+    figure.draw(canvas, rng)
     ys, xs = np.nonzero(canvas.alpha > 127)
-    area, stretch, angle = np.exp(rng.uniform(np.log(.08), np.log(.45))), np.exp(rng.uniform(-.18, .18)), rng.uniform(-turn, turn)
-    turned = _turned(np.diag([rng.choice((-1, 1)) * stretch, 1 / stretch]), angle).T * np.sqrt(area * size**2 / len(xs))
+    share = np.exp(rng.uniform(np.log(.08), np.log(.45))) # of the picture's area
+    stretch = np.exp(rng.uniform(-.18, .18))
+    angle = rng.uniform(-figure.turn, figure.turn)
+    stretched = np.diag([rng.choice((-1, 1)) * stretch, 1 / stretch])
+    matrix = _turned(stretched, angle).T * np.sqrt(share * size**2 / len(xs))
     hull = cv2.convexHull(np.stack([xs, ys], 1).astype(np.float32))[:, 0] + .5
-    extent = np.ptp(hull @ turned.T, axis=0).max() / size
+    extent = np.ptp(hull @ matrix.T, axis=0).max() / size
     if extent > .96:
-        turned *= .96 / extent
-    corners = hull @ turned.T
+        matrix *= .96 / extent
+    corners = hull @ matrix.T
     shift = rng.uniform(0, 1, 2) * (size - np.ptp(corners, axis=0)) - corners.min(0)
     # pixel centres lie at +.5
-    move = np.concatenate([turned, (turned @ (.5, .5) + shift - .5)[:, None]], 1)
-    warp = lambda x: cv2.warpAffine(x, move, (size, size), flags=cv2.INTER_LINEAR)
-    return warp(canvas.rgb), warp(canvas.alpha)
+    move = np.concatenate([matrix, (matrix @ (.5, .5) + shift - .5)[:, None]], 1)
+    colours, coverage = (cv2.warpAffine(layer, move, (size, size), flags=cv2.INTER_LINEAR)
+                         for layer in (canvas.rgb, canvas.alpha))
+    return colours, coverage
 
-# %% ../nbs/03_scenes.ipynb #scenes-026
-def _rng(seed, split, index):
+# %% ../nbs/03_scenes.ipynb #scenes-027
+def _generators(seed, split, index):
     "A generator for the figure and one for the rest, of this scene alone"
     if split not in SCENE_SPLITS:
         raise ValueError(f"scenes have the splits {', '.join(SCENE_SPLITS)}, got {split!r}")
-    return [np.random.default_rng(s) for s in np.random.SeedSequence(seed, spawn_key=(SCENE_SPLITS.index(split), index)).spawn(2)]
+    sequence = np.random.SeedSequence(seed, spawn_key=(SCENE_SPLITS.index(split), index))
+    return [np.random.default_rng(child) for child in sequence.spawn(2)]
 
-# %% ../nbs/03_scenes.ipynb #scenes-027
 def scene_mask(
     index, # number of the scene, 0 or more; class index % 8
     split="train", # "train", "val" or "test"
@@ -286,7 +354,9 @@ def scene_mask(
     size=224, # side, px, 32 or more
 ): # (size, size) bool
     "The mask of `make_scene` alone, which is several times faster"
-    return _place(_rng(seed, split, index)[0], index % len(_FIGURES), size)[1] > 127
+    figure_rng, _ = _generators(seed, split, index)
+    _, coverage = _place(figure_rng, index % len(_FIGURES), size)
+    return coverage > 127
 
 # %% ../nbs/03_scenes.ipynb #scenes-028
 def make_scene(
@@ -296,20 +366,25 @@ def make_scene(
     size=224, # side, px, 32 or more
 ): # (size, size, 3) uint8 RGB, (size, size) bool mask, class number
     "One picture, its exact mask and its class; the same for the same arguments"
-    (rng, rest), label, unit = _rng(seed, split, index), index % len(_FIGURES), size / 224
-    colours, coverage = _place(rng, label, size)
-    picture, figure = (np.float32(cv2.split(x)) for x in (_ground(rest, size), colours)) # (3, size, size)
+    figure_rng, rng = _generators(seed, split, index)
+    label, unit = index % len(_FIGURES), size / 224
+    colours, coverage = _place(figure_rng, label, size)
+    picture = np.float32(cv2.split(_ground(rng, size))) # (size, size, 3) -> (3, size, size)
+    figure = np.float32(cv2.split(colours))
     alpha = coverage.astype(np.float32) / 255
     y, x = np.mgrid[:size, :size].astype(np.float32) / size - .5
-    light, fade, sky = rest.uniform(0, 2 * np.pi, 3)
-    lx, ly = 5 * unit * np.cos(light), 5 * unit * np.sin(light)
-    slope = lambda angle: x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
+    def slope(angle): # rises from -.5 to .5 across the picture in this direction
+        return x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
+    light, fade, sky = rng.uniform(0, 2 * np.pi, 3)
+    light_x, light_y = 5 * unit * np.cos(light), 5 * unit * np.sin(light)
     soft = cv2.GaussianBlur(alpha, (0, 0), 5 * unit)
-    relief = lx * cv2.Sobel(soft, cv2.CV_32F, 1, 0) + ly * cv2.Sobel(soft, cv2.CV_32F, 0, 1)
-    figure *= 1 + .11 * relief + .22 * _noise(rest, size, 6, 4)
-    figure += (picture - figure) * (slope(fade) * 2 + .5).clip(0, 1) * max(0, rest.uniform(-.4, .65)) # fades into the ground
-    picture *= 1 - .5 * cv2.warpAffine(soft, np.float32([[1, 0, lx], [0, 1, ly]]), (size, size)) # shadow
+    relief = light_x * cv2.Sobel(soft, cv2.CV_32F, 1, 0) + light_y * cv2.Sobel(soft, cv2.CV_32F, 0, 1)
+    figure *= 1 + .11 * relief + .22 * _noise(rng, size, 6, 4)
+    into_the_ground = (slope(fade) * 2 + .5).clip(0, 1)
+    figure += (picture - figure) * into_the_ground * max(0, rng.uniform(-.4, .65))
+    shadow = cv2.warpAffine(soft, np.float32([[1, 0, light_x], [0, 1, light_y]]), (size, size))
+    picture *= 1 - .5 * shadow
     picture += (figure - picture) * alpha
-    picture *= 1 + rest.uniform(0, .5) * slope(sky) - .5 * (x * x + y * y)
-    picture += rest.uniform(2, 7) * rest.standard_normal((size, size), np.float32)
+    picture *= 1 + rng.uniform(0, .5) * slope(sky) - .5 * (x * x + y * y)
+    picture += rng.uniform(2, 7) * rng.standard_normal((size, size), np.float32)
     return cv2.merge(list(picture.clip(0, 255).astype(np.uint8))), coverage > 127, label

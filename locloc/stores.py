@@ -34,10 +34,10 @@ from tqdm.auto import tqdm
 
 from . import __version__
 from .attention import load_attention
-from .boxes import boxes_from_map, scale_boxes
+from .boxes import map_boxes, scale_boxes
 from .data import PICTURE_SUFFIXES, Geometry, Samples
 from .files import LEFTOVER, differences, replace_whole
-from .masks import GrabCutParams, grabcut_mask, preset_of
+from .masks import GrabCutParams, grabcut_mask, preset_of, resize_mask
 
 # %% ../nbs/14_stores.ipynb #stores-028
 def _mask_name(id):
@@ -75,7 +75,8 @@ def _read_manifest(file):
         raise ValueError(f"{file} is damaged ({wrong}): delete it with its folder, or restore it") from None
 
 def _write_json(file, value, **how):
-    replace_whole(file, lambda aside: aside.write_text(json.dumps(value, indent=1) + "\n"), **how)
+    content = (json.dumps(value, indent=1) + "\n").encode()
+    replace_whole(file, lambda aside: aside.write_bytes(content), **how)
 
 def _files(folder):
     "Iterator over the names of all files below a folder, `/` between; one walk, no look at a file"
@@ -417,7 +418,7 @@ def _bar(total, missing, progress):
     quiet = not progress or os.environ.get("RANK", "0") != "0"
     return tqdm(total=total, initial=total - missing, desc="masks", unit=" pictures", disable=quiet)
 
-# %% ../nbs/14_stores.ipynb #e62f83b6
+# %% ../nbs/14_stores.ipynb #b403a26d
 def pseudo_truth(
     dataset,         # Dataset
     store:MaskStore, # of its pictures
@@ -428,12 +429,9 @@ def pseudo_truth(
 def _pseudo_sample(dataset, store, i):
     sample = dataset[i]
     mask, size = store.read(sample.id), sample.size
-    boxes = boxes_from_map(mask, .5)[0] if mask.any() else np.zeros((0, 4))
+    boxes = map_boxes(mask)
     known = scale_boxes(boxes, mask.shape, size) if len(boxes) else None
-    return replace(sample, boxes=known, open_mask=partial(_widen, mask, size), open_ignore=None)
-
-def _widen(mask, size):
-    return cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    return replace(sample, boxes=known, open_mask=partial(resize_mask, mask, size), open_ignore=None)
 
 # %% ../nbs/14_stores.ipynb #stores-066
 def check_masks(

@@ -12,35 +12,46 @@ PAIRS = (0, 1), (1, 0), (1, 1), (1, -1) # E, S, SE, SW
 def odds_and_links(picture, trimap, bits=6):
     "What the kernel cuts with: (H, W) whole-number odds, (H, W, 4) links, (2, 5, 11) Gaussians"
     prepared = PreparedPicture(picture, bits)
-    colours, moments, links = prepared._parts
+    colours, moments = prepared._colours, prepared._moments
     gaussians = np.empty((2, COMPONENTS, 11))
     kernel._learn(moments, colours, (trimap & 1).astype(bool), kernel._make_noise(np.uint64(0)), gaussians, True)
-    return kernel._weigh(moments, colours, trimap, gaussians)[colours], links, gaussians
+    return kernel._log_odds(moments, colours, trimap, gaussians)[colours], prepared._links, gaussians
 
 
 def edges(links):
     "Index of one end, of the other, and the link, by hand"
-    h, w = links.shape[:2]
-    i = np.arange(h * w).reshape(h, w)
-    for k, (dy, dx) in enumerate(PAIRS):
-        a, b = (i[:h - dy, :w - dx], i[dy:, dx:]) if dx >= 0 else (i[:h - dy, 1:], i[dy:, :-1])
-        yield a.ravel(), b.ravel(), links.reshape(-1, 4)[a.ravel(), k].astype(int)
+    H, W = links.shape[:2]
+    index = np.arange(H * W).reshape(H, W)
+    for k, (down, right) in enumerate(PAIRS):
+        here = index[:H - down, max(-right, 0):W - max(right, 0)].ravel()
+        there = index[down:, max(right, 0):W - max(-right, 0)].ravel()
+        yield here, there, links.reshape(-1, 4)[here, k].astype(int)
 
 
 def energy(mask, trimap, odds, links):
     "Of a mask: the odds that it goes against and the links that it cuts"
-    free, m = trimap > 1, mask.ravel()
-    return int(np.abs(odds[free & (mask != (odds > 0))]).sum() + sum(c[m[a] != m[b]].sum() for a, b, c in edges(links)))
+    against = (trimap > 1) & (mask != (odds > 0))
+    total = np.abs(odds[against]).sum()
+    side = mask.ravel()
+    for here, there, link in edges(links):
+        total += link[side[here] != side[there]].sum()
+    return int(total)
 
 
 def least_energy(trimap, odds, links):
     "By SciPy, certain pixels tied to their terminal"
     n, much = trimap.size, 10**8
-    net = np.where(trimap > 1, odds, np.where(trimap == 1, much, -much)).ravel()
-    rows, columns, values = [np.full(n, n), np.arange(n)], [np.arange(n), np.full(n, n + 1)], [np.maximum(net, 0), np.maximum(-net, 0)]
-    for a, b, c in edges(links):
-        rows += [a, b]
-        columns += [b, a]
-        values += [c, c]
-    graph = coo_array((np.concatenate(values).astype(np.int32), (np.concatenate(rows), np.concatenate(columns))), (n + 2, n + 2)).tocsr()
-    return maximum_flow(graph, n, n + 1).flow_value
+    source, sink = n, n + 1
+    certain = np.where(trimap == 1, much, -much)
+    net = np.where(trimap > 1, odds, certain).ravel()
+    starts, ends, capacities = [np.full(n, source)], [np.arange(n)], [np.maximum(net, 0)]
+    starts.append(np.arange(n))
+    ends.append(np.full(n, sink))
+    capacities.append(np.maximum(-net, 0))
+    for here, there, link in edges(links):
+        starts += [here, there]
+        ends += [there, here]
+        capacities += [link, link]
+    places = np.concatenate(starts), np.concatenate(ends)
+    graph = coo_array((np.concatenate(capacities).astype(np.int32), places), (n + 2, n + 2)).tocsr()
+    return maximum_flow(graph, source, sink).flow_value

@@ -29,13 +29,17 @@ def test_patch_box_refuses(wrong):
         patch_box((9, 9), **dict(lam=.5, rng=rng()) | wrong)
 
 def test_background_patch_is_equation_5():
-    image, mask = rng().integers(1, 256, (60, 80, 3), dtype=np.uint8), rng(1).random((60, 80)) > .8
+    image = rng().integers(1, 256, (60, 80, 3), dtype=np.uint8)
+    mask = rng(1).random((60, 80)) > .8
     before = mask.copy()
     x0, y0, x1, y1 = patch_box(mask.shape, .6, rng(5))
     filled = mask.copy()
     filled[y0:y1, x0:x1] = True
     out = background_patch(image, mask, .6, rng(5))
     assert (out == image * filled[..., None]).all() and out.dtype == np.uint8 and (mask == before).all()
+
+def test_background_patch_refuses_other_masks():
+    image, mask = np.zeros((60, 80, 3), np.uint8), np.zeros((60, 80), bool)
     with pytest.raises(ValueError, match="bool"):
         background_patch(image, mask.astype(np.uint8), .6, rng())
     with pytest.raises(ValueError, match=r"\(60, 80\)"):
@@ -64,23 +68,37 @@ def test_mask_of_another_size_and_no_mask():
     q, none = TrainTransform(64, 48)(picture, None, rng(3))
     assert none is None and (p == q).all()
 
-@pytest.mark.parametrize("options", [{}, dict(color_jitter=.4), dict(randaugment="rand-m9-mstd0.5-inc1"), dict(randaugment="rand-m9-mstd0.5-inc1", color_jitter=.4)])
+RANDAUGMENT = "rand-m9-mstd0.5-inc1"
+
+def seed_global_generators(seed):
+    random.seed(seed)
+    np.random.seed(seed)
+
+def next_global_numbers(): return random.random(), np.random.random()
+
+@pytest.mark.parametrize("options", [
+    dict(),
+    dict(color_jitter=.4),
+    dict(randaugment=RANDAUGMENT),
+    dict(randaugment=RANDAUGMENT, color_jitter=.4),
+])
 def test_only_the_generator_decides(options):
     picture = rng().integers(0, 256, (70, 70, 3), dtype=np.uint8)
     transform = pickle.loads(pickle.dumps(TrainTransform(64, 48, **options)))
-    random.seed(1)
-    np.random.seed(1)
-    first, state = [transform(picture, None, rng(s))[0] for s in range(4)], (random.random(), np.random.random())
-    random.seed(1)
-    np.random.seed(1)
-    assert state == (random.random(), np.random.random()) # global generators are as before
-    random.seed(2)
-    np.random.seed(2)
-    assert all((a == transform(picture, None, rng(s))[0]).all() for s, a in enumerate(first))
-    assert any((a != first[0]).any() for a in first[1:])
+    def views(): return [transform(picture, None, rng(seed))[0] for seed in range(4)]
+    seed_global_generators(1)
+    first, after = views(), next_global_numbers()
+    seed_global_generators(1)
+    assert after == next_global_numbers() # the global generators are as before
+    seed_global_generators(2)
+    assert np.array_equal(first, views())
+    assert any((view != first[0]).any() for view in first[1:])
 
 def test_randaugment_returns_no_mask():
-    picture = np.zeros((64, 64, 3), np.uint8)
-    assert TrainTransform(64, 48, randaugment="rand-m9-mstd0.5-inc1")(picture, np.ones((64, 64), bool), rng())[1] is None
+    transform = TrainTransform(64, 48, randaugment=RANDAUGMENT)
+    view, mask = transform(np.zeros((64, 64, 3), np.uint8), np.ones((64, 64), bool), rng())
+    assert mask is None
+
+def test_a_crop_larger_than_the_picture_is_refused():
     with pytest.raises(ValueError, match="crop"):
         TrainTransform(resize=48, crop=64)

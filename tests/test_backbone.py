@@ -15,7 +15,8 @@ state = {k.removeprefix("weight/"): torch.from_numpy(golden[k]) for k in golden 
 head = {"head.mlp.0.weight": torch.zeros(3, 3), "head.last_layer.weight_g": torch.zeros(3, 1)}
 
 
-def prefixed(prefix, **more): return {prefix + k: v for k, v in state.items()} | more
+def prefixed(prefix, **more):
+    return {prefix + k: v for k, v in state.items()} | more
 
 
 FORMS = {
@@ -35,9 +36,10 @@ def test_dino_golden(form, tmp_path):
     vit = load_backbone("dino_vits16", weights=tmp_path / "dino.pth", **TINY_DINO)
     images = torch.from_numpy(golden["image"])
     out = vit(images, norm=True)
+    normed_here = vit.model.norm(vit(images).patches.flatten(2).mT)
     np.testing.assert_allclose(out.cls_attention, golden["cls_attention"].swapaxes(0, 1), atol=1e-5)
     np.testing.assert_allclose(out.patches.flatten(2).mT, golden["patch_tokens_normed_last"], atol=1e-5)
-    np.testing.assert_allclose(vit.model.norm(vit(images).patches.flatten(2).mT), golden["patch_tokens_normed_last"], atol=1e-5)
+    np.testing.assert_allclose(normed_here, golden["patch_tokens_normed_last"], atol=1e-5)
 
 
 def test_safetensors_and_hash(tmp_path):
@@ -45,6 +47,13 @@ def test_safetensors_and_hash(tmp_path):
     a, b = (load_backbone("dino_vits16", weights=str(tmp_path / "dino.safetensors"), **TINY_DINO) for _ in range(2))
     c = load_backbone("dino_vits16", weights=False, **TINY_DINO)
     assert a.weights_hash == b.weights_hash != c.weights_hash and len(a.weights_hash) == 16
+
+
+def test_hash_is_computed_once(monkeypatch):
+    vit = load_backbone("test_vit", weights=False)
+    first = vit.weights_hash
+    monkeypatch.setattr("locloc.backbone.hashlib", None) # another computation would fail
+    assert vit.weights_hash == first == pickle.loads(pickle.dumps(vit)).weights_hash
 
 
 class FullAttention:
@@ -57,8 +66,15 @@ class FullAttention:
 
 
 @pytest.mark.parametrize("name, options", [
-    ("vit_small_patch16_224", {}), ("vit_small_patch16_224", dict(qk_norm=True)), ("dinov2_vits14_reg", {}), ("dinov3_vits16", {}),
-    ("vit_small_patch16_dinov3_qkvb", {}), ("eva02_tiny_patch14_224", {}), ("vit_base_patch16_rope_mixed_224", {}), ("deit_small_distilled_patch16_224", {})])
+    ("vit_small_patch16_224", {}),
+    ("vit_small_patch16_224", dict(qk_norm=True)),
+    ("dinov2_vits14_reg", {}),
+    ("dinov3_vits16", {}),
+    ("vit_small_patch16_dinov3_qkvb", {}),
+    ("eva02_tiny_patch14_224", {}),
+    ("vit_base_patch16_rope_mixed_224", {}),
+    ("deit_small_distilled_patch16_224", {}),
+])
 def test_attention_is_that_of_the_unfused_path(name, options):
     torch.manual_seed(0)
     vit = load_backbone(name, weights=False, embed_dim=48, depth=2, num_heads=3, **options)
@@ -72,7 +88,8 @@ def test_attention_is_that_of_the_unfused_path(name, options):
     tokens = vit.model.forward_features(images)
     rows = torch.stack(full.rows, 1)[..., vit.num_prefix_tokens:].unflatten(-1, (3, 5))
     torch.testing.assert_close(fused.cls_attention, rows, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(vit.model.norm(fused.patches.flatten(2).mT), tokens[:, vit.num_prefix_tokens:], atol=1e-4, rtol=1e-4)
+    normed = vit.model.norm(fused.patches.flatten(2).mT)
+    torch.testing.assert_close(normed, tokens[:, vit.num_prefix_tokens:], atol=1e-4, rtol=1e-4)
 
 
 def test_attention_off_leaves_all_else_alone():
@@ -130,7 +147,10 @@ def test_code_in_a_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("change, says", [
-    (dict(depth=5), "missing .*blocks.4"), (dict(depth=3), "unexpected .*blocks.3"), (dict(embed_dim=96), r"another shape .*\(1, 1, 48\) instead of \(1, 1, 96\)")])
+    (dict(depth=5), "missing .*blocks.4"),
+    (dict(depth=3), "unexpected .*blocks.3"),
+    (dict(embed_dim=96), r"another shape .*\(1, 1, 48\) instead of \(1, 1, 96\)"),
+])
 def test_another_architecture_is_refused(change, says, tmp_path):
     torch.save(state, tmp_path / "dino.pth")
     with pytest.raises(ValueError, match=says):
@@ -140,36 +160,53 @@ def test_another_architecture_is_refused(change, says, tmp_path):
 def test_hub_without_network(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *a: None)
-    with pytest.raises(FileNotFoundError, match="timm/vit_small_patch16_224.dino/resolve/main/model.safetensors.*--weights"):
+    url = "timm/vit_small_patch16_224.dino/resolve/main/model.safetensors"
+    with pytest.raises(FileNotFoundError, match=f"{url}.*--weights"):
         load_backbone("dino_vits16")
 
 
 def test_hub_cache_comes_first(monkeypatch, tmp_path):
     save_file(state, tmp_path / "model.safetensors")
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file: str(tmp_path / file) if "safetensors" in file else None)
+    paths = {"model.safetensors": str(tmp_path / "model.safetensors")}
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file: paths.get(file))
     monkeypatch.setattr("locloc.backbone.urlopen", None) # any use of the network would fail
     assert load_backbone("dino_vits16", **TINY_DINO).depth == 4
 
 
-def test_names():
+def test_an_unknown_name_gets_the_nearest_ones():
     with pytest.raises(ValueError, match="nearest: .*dino_vits16"):
         load_backbone("dino_vit_s16", weights=False)
-    for name in ("resnet18", "vit_small_patch16_18x2_224x", "swin_tiny_patch4_window7_224", "vit_relpos_small_patch16_224"):
-        with pytest.raises(ValueError):
-            load_backbone(name, weights=False)
+
+
+@pytest.mark.parametrize("name", [
+    "resnet18", "vit_small_patch16_18x2_224x", "swin_tiny_patch4_window7_224", "vit_relpos_small_patch16_224"])
+def test_other_networks_are_refused(name):
+    with pytest.raises(ValueError):
+        load_backbone(name, weights=False)
+
+
+def test_attention_that_cannot_be_watched_is_refused():
     with pytest.raises(ValueError, match="DiffAttention"):
         load_backbone("vit_small_patch16_224", weights=False, depth=1, attn_layer="diff")
+
+
+def test_a_vit_without_cls_is_refused():
     with pytest.raises(ValueError, match="CLS token"):
         load_backbone("vit_base_patch16_siglip_224", weights=False, depth=1, embed_dim=48, num_heads=3)
 
 
-def test_pickles_and_autocast():
+def test_pickles():
     vit, images = load_backbone("test_vit", weights=False), torch.randn(1, 3, 64, 32)
-    out = pickle.loads(pickle.dumps(vit))(images)
-    assert torch.equal(out.cls_attention, vit(images).cls_attention)
+    again = pickle.loads(pickle.dumps(vit))
+    assert torch.equal(again(images).cls_attention, vit(images).cls_attention)
+
+
+def test_autocast():
+    vit, images = load_backbone("test_vit", weights=False), torch.randn(1, 3, 64, 32)
+    exact = vit(images).cls_attention
     with torch.autocast("cpu", torch.bfloat16):
         rough = vit(images).cls_attention
-    assert rough.dtype == torch.float32 and (rough - out.cls_attention).abs().max() < 3e-3
+    assert rough.dtype == torch.float32 and (rough - exact).abs().max() < 3e-3
 
 
 def test_attention_has_a_gradient():

@@ -8,14 +8,17 @@ import pytest
 import torch
 
 from locloc.backbone import load_backbone
-from locloc.boxes import box_iou, boxes_from_map, centred_box
+from locloc.boxes import box_iou, boxes_from_map, centred_box, map_boxes
 from locloc.data import Dataset, PictureError, Protocol, Sample, Samples, get_protocol, load_dataset
-from locloc.evaluate import evaluate, mask_iou
+from locloc.evaluate import evaluate
 from locloc.geg import GEG
 from locloc.lfdm import LFDM, LinearHead
+from locloc.localization import Localization
+from locloc.localizers import PPD, AttentionMap, GrabCut, load_localizer
 from locloc.masks import GrabCutParams, grabcut_mask
-from locloc.metrics import MaxBoxAcc, MaxBoxAccV2
+from locloc.metrics import MaxBoxAcc, MaxBoxAccV2, mask_iou
 from locloc.model import LocLoc, score_maps
+from locloc.stores import make_masks, pseudo_truth
 
 SQUASH = Protocol("squash", resize=224, squash=True)
 
@@ -24,6 +27,7 @@ class Light:
     "An attention source: how bright"
     name, fingerprint = "light", {"name": "light", "version": 3}
     calls = 0
+
     def __call__(self, pictures):
         self.calls += 1
         a = np.stack([p.mean(-1)[::8, ::8] for p in pictures]).astype(np.float32)
@@ -32,12 +36,27 @@ class Light:
 
 class Known(Light):
     "An attention source that has been told"
-    def __init__(self, attention): self.attention = attention.astype(np.float32)
-    def __call__(self, pictures): return np.stack([self.attention]*len(pictures))
+    def __init__(self, attention):
+        self.attention = attention.astype(np.float32)
+
+    def __call__(self, pictures):
+        return np.stack([self.attention]*len(pictures))
+
+
+class Fixed:
+    "A method that always gives the same answer"
+    fingerprint, class_specific = {"name": "fixed"}, False
+
+    def __init__(self, answer, name="fixed"):
+        self.answer, self.name = answer, name
+
+    def __call__(self, pictures, class_ids=None):
+        return [self.answer]*len(pictures)
 
 
 @pytest.fixture(scope="module")
-def scenes(): return load_dataset("scenes", split="test", count=5)
+def scenes():
+    return load_dataset("scenes", split="test", count=5)
 
 
 @pytest.fixture(scope="module")
@@ -48,188 +67,395 @@ def model(scenes):
 
 
 @pytest.fixture(scope="module")
-def linear(model): return LocLoc(model.backbone, model.geg, LinearHead.from_backbone(model.backbone, len(model.classes)), model.classes)
+def linear(model):
+    head = LinearHead.from_backbone(model.backbone, len(model.classes))
+    classifier = LocLoc(model.backbone, None, head, model.classes)
+    classifier.name = "linear head"
+    return classifier
 
 
 def dataset(samples, classes=("a", "b")):
-    return Dataset("made", "test", classes, Samples(lambda s: s, samples), np.array([s.label for s in samples]))
+    labels = np.array([sample.label for sample in samples])
+    return Dataset("made", "test", classes, Samples(lambda sample: sample, samples), labels)
 
 
 def sample(boxes, size=(100, 200), label=0, mask=None):
     picture = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
-    return Sample("x", label, size, None if boxes is None else np.array(boxes, float), lambda: picture, None if mask is None else lambda: mask)
+    known = None if boxes is None else np.array(boxes, float)
+    return Sample("x", label, size, known, lambda: picture, None if mask is None else lambda: mask)
 
 
-def rows(report): return {(r["table"], r["protocol"], r["method"]): r for r in report.rows}
+def rows(report):
+    return {(row["table"], row["protocol"], row["method"], row.get("origin", "")): row for row in report.rows}
 
 
-def quiet(*args, **kwargs): return evaluate(*args, **{"progress": False, "pictures": 0, "workers": 2} | kwargs)
+def quiet(*args, **options):
+    return evaluate(*args, **{"progress": False, "pictures": 0, "workers": 2} | options)
 
 
-def test_every_row_counted_literally(scenes, model, linear):
-    light, params = Light(), GrabCutParams(.2, .8, split=.5)
-    found = rows(quiet(scenes, model, light, params, .4, (SQUASH, "wsoleval"), linear, batch_size=3))
-    inputs, truths, masks = (np.stack([f(s) for s in scenes]) for f in (lambda s: s.picture, lambda s: s.boxes, lambda s: s.mask))
-    labels = np.array([s.label for s in scenes])
-    with torch.no_grad():
-        activation, logits = model(model.backbone.normalize(inputs))
-    maps, first = score_maps(activation, (224, 224)), logits.argmax(1).numpy()
-    cut = [grabcut_mask(p, a, params) for p, a in zip(inputs, light(inputs))]
-    right = lambda boxes: np.array([box_iou(b, t).max() >= .5 for b, t in zip(boxes, truths)])
-    geg = right([boxes_from_map(m, .5)[0] for m in maps])
-    box = found["boxes", "squash", "GEG"]
-    assert box["GT-known Loc"] == pytest.approx(100*geg.mean()) and box["Top-1 Loc"] == pytest.approx(100*(geg & (first == labels)).mean())
-    assert found["boxes", "squash", "GrabCut mask"]["GT-known Loc"] == pytest.approx(100*right([boxes_from_map(m, .5)[0] for m in cut]).mean())
-    assert found["masks", "squash", "GrabCut mask"]["mean IoU"] == pytest.approx(100*np.mean([mask_iou(a, b) for a, b in zip(cut, masks)]))
-    centred = [right([centred_box((224, 224), s/100)]*5).mean() for s in range(1, 101)]
-    assert found["boxes", "squash", "best centred box"]["GT-known Loc"] == pytest.approx(100*max(centred))
-    assert found["boxes", "squash", "whole picture"]["GT-known Loc"] == pytest.approx(100*centred[-1])
-    assert found["classes", "squash", "LFDM"]["Top-1 Cls"] == pytest.approx(100*(first == labels).mean())
-    with torch.no_grad():
-        other = linear(model.backbone.normalize(inputs))[1].argmax(1).numpy()
-    assert found["classes", "squash", "linear head"]["Top-1 Cls"] == pytest.approx(100*(other == labels).mean())
-    wsoleval = get_protocol("wsoleval")
-    sweep, both = MaxBoxAcc(thresholds=np.arange(0, 1, .001)), MaxBoxAccV2(thresholds=np.arange(0, 1, .001))
-    for m, s in zip(activation.squeeze(1).numpy(), scenes):
+@pytest.fixture(scope="module")
+def counted(scenes, model, linear):
+    "A report of three kinds of methods, and what it was made from"
+    params = GrabCutParams(.2, .8, split=.5)
+    methods = [PPD(Light(), .4), GrabCut(Light(), params), model, linear]
+    report = quiet(scenes, methods, (SQUASH, "wsoleval"), batch_size=3)
+    inputs = np.stack([sample.picture for sample in scenes])
+    activation, logits = model.heads(inputs)
+    return rows(report), inputs, activation, logits
+
+
+def share_right(boxes, scenes):
+    return 100*np.mean([box_iou(box, sample.boxes).max() >= .5 for box, sample in zip(boxes, scenes, strict=True)])
+
+
+def test_rows_of_a_model_counted_literally(counted, scenes):
+    found, _, activation, logits = counted
+    first, labels = logits.argmax(1).numpy(), np.array([sample.label for sample in scenes])
+    boxes = [boxes_from_map(score_map, .5)[0] for score_map in score_maps(activation, (224, 224))]
+    right = np.array([box_iou(box, sample.boxes).max() >= .5 for box, sample in zip(boxes, scenes, strict=True)])
+    row = found["boxes", "squash", "locloc", "fixed"]
+    assert row["GT-known Loc"] == pytest.approx(100*right.mean())
+    assert row["Top-1 Loc"] == pytest.approx(100*(right & (first == labels)).mean())
+    assert found["classes", "squash", "locloc", ""]["Top-1 Cls"] == pytest.approx(100*(first == labels).mean())
+
+
+def test_rows_of_masks_counted_literally(counted, scenes):
+    found, inputs, _, _ = counted
+    params = GrabCutParams(.2, .8, split=.5)
+    cut = [grabcut_mask(picture, a, params) for picture, a in zip(inputs, Light()(inputs), strict=True)]
+    boxes = [boxes_from_map(mask, .5)[0] for mask in cut]
+    ious = [mask_iou(mask, sample.mask) for mask, sample in zip(cut, scenes, strict=True)]
+    row = found["boxes", "squash", "grabcut:light", "fixed"]
+    assert row["GT-known Loc"] == pytest.approx(share_right(boxes, scenes)) and "Top-1 Loc" not in row
+    assert found["masks", "squash", "grabcut:light", "fixed"]["mean IoU"] == pytest.approx(100*np.mean(ious))
+
+
+def test_trivial_rows_counted_literally(counted, scenes):
+    found = counted[0]
+    centred = [share_right([centred_box((224, 224), side/100)]*5, scenes) for side in range(1, 101)]
+    assert found["boxes", "squash", "best centred box", "oracle"]["GT-known Loc"] == pytest.approx(max(centred))
+    assert found["boxes", "squash", "whole picture", ""]["GT-known Loc"] == pytest.approx(centred[-1])
+
+
+def test_a_classifier_alone_has_no_boxes(counted, scenes, linear):
+    found, inputs, _, _ = counted
+    first, labels = linear.heads(inputs)[1].argmax(1).numpy(), [sample.label for sample in scenes]
+    assert found["classes", "squash", "linear head", ""]["Top-1 Cls"] == pytest.approx(100*np.mean(first == labels))
+    assert not any(table != "classes" for table, _, method, _ in found if method == "linear head")
+
+
+def test_sweeps_counted_literally(counted, scenes):
+    found, _, activation, _ = counted
+    protocol, steps = get_protocol("wsoleval"), dict(thresholds=np.arange(0, 1, .001))
+    sweep, both = MaxBoxAcc(**steps), MaxBoxAccV2(**steps)
+    for activated, sample in zip(activation.squeeze(1).numpy(), scenes, strict=True):
         for metric in (sweep, both):
-            metric.update(wsoleval.score_map(m), wsoleval.boxes(s.boxes, s.size, True))
-    assert found["boxes", "wsoleval", "GEG, MaxBoxAcc"]["GT-known Loc"] == pytest.approx(sweep.compute()["MaxBoxAcc"])
-    row, found_both = found["boxes", "wsoleval", "GEG, MaxBoxAccV2"], both.compute()
-    assert row["MaxBoxAccV2"] == pytest.approx(found_both["MaxBoxAcc"]) and row["MaxBoxAcc at IoU 0.7"] == pytest.approx(found_both["per_iou"][.7])
-    assert ("boxes", "squash", "GEG, MaxBoxAcc") not in found
+            metric.update(protocol.score_map(activated), protocol.boxes(sample.boxes, sample.size, True))
+    oracle = [row for row in found.values() if row["method"] == "locloc" and row.get("origin") == "oracle"]
+    assert len(oracle) == 1 # the last of the two has the key of the first
+    v2 = both.compute()
+    assert oracle[0]["MaxBoxAccV2"] == pytest.approx(v2["MaxBoxAcc"])
+    assert oracle[0]["MaxBoxAcc at IoU 0.7"] == pytest.approx(v2["per_iou"][.7])
+    assert ("boxes", "squash", "locloc", "oracle") not in found
+
+
+def test_max_box_acc_is_a_row_of_its_own(scenes, model):
+    found = quiet(scenes, [model]).rows
+    protocol, sweep = get_protocol("wsoleval"), MaxBoxAcc(thresholds=np.arange(0, 1, .001))
+    activation, _ = model.heads(np.stack([sample.picture for sample in scenes]))
+    for activated, sample in zip(activation.squeeze(1).numpy(), scenes, strict=True):
+        sweep.update(protocol.score_map(activated), protocol.boxes(sample.boxes, sample.size, True))
+    wanted = sweep.compute()["MaxBoxAcc"]
+    oracle = [row for row in found if row["method"] == "locloc" and row.get("origin") == "oracle"]
+    assert [row["GT-known Loc"] for row in oracle if "GT-known Loc" in row] == [pytest.approx(wanted)]
 
 
 def test_batches_and_threads_do_not_matter(scenes):
-    one, many = (quiet(scenes.subset(4), attention="lowlevel", protocols=("wsoleval", "locloc"), batch_size=b, workers=w).rows for b, w in ((1, 1), (3, 3)))
+    methods, protocols = ["attention:lowlevel", "grabcut:lowlevel"], ("wsoleval", "locloc")
+    one, many = (quiet(scenes.subset(4), methods, protocols, batch_size=batch, workers=workers).rows
+                 for batch, workers in ((1, 1), (3, 3)))
     assert one == many
 
 
 def test_pictures_open_once_and_shared_inputs_are_seen_once(scenes):
     opened, light = [], Light()
-    counted = replace(scenes, samples=Samples(lambda s: replace(s, open=lambda: (opened.append(s.id), s.picture)[1]), [*scenes]))
-    quiet(counted, attention=light, protocols=("wsoleval", SQUASH, "locloc", "locloc_first_box"), batch_size=4)
-    assert sorted(opened) == [s.id for s in scenes] and light.calls == 2*2
+
+    def counting(sample):
+        def opens():
+            opened.append(sample.id)
+            return sample.picture
+        return replace(sample, open=opens)
+
+    counted = replace(scenes, samples=Samples(counting, [*scenes]))
+    methods = [AttentionMap(light), PPD(light, .4), GrabCut(light)]
+    quiet(counted, methods, ("wsoleval", SQUASH, "locloc", "locloc_first_box"), batch_size=4)
+    assert sorted(opened) == [sample.id for sample in scenes]
+    assert light.calls == 2*2 # two batches, two geometries: three methods and four protocols share
+
+
+def test_one_pass_of_a_backbone_serves_all_heads(scenes, model, monkeypatch):
+    passes, forward = [], type(model.backbone).forward
+
+    def counting(self, *args, **options):
+        passes.append(self)
+        return forward(self, *args, **options)
+
+    monkeypatch.setattr(type(model.backbone), "forward", counting)
+    other = LocLoc(model.backbone, model.geg, LinearHead.from_backbone(model.backbone, 8), model.classes)
+    other.name = "other"
+    quiet(scenes, [model, other], ("wsoleval", "tscam"), batch_size=5)
+    assert len(passes) == 1
 
 
 def test_first_box_only_and_several_boxes():
-    two = [sample([[0, 0, 20, 10], [0, 0, 200, 100]])]
-    every, first = (rows(quiet(dataset(two), protocols=(replace(SQUASH, first_box_only=f),)))["boxes", "squash", "whole picture"]["GT-known Loc"] for f in (False, True))
-    assert (every, first) == (100, 0)
+    two = dataset([sample([[0, 0, 20, 10], [0, 0, 200, 100]])])
+    every, first = (rows(quiet(two, protocols=(replace(SQUASH, first_box_only=alone),))) for alone in (False, True))
+    key = "boxes", "squash", "whole picture", ""
+    assert (every[key]["GT-known Loc"], first[key]["GT-known Loc"]) == (100, 0)
 
 
 def test_box_outside_the_crop_is_a_miss_not_a_skip():
-    wide = [sample([[0, 0, 20, 100]], (100, 400))]
-    row = rows(quiet(dataset(wide), protocols="locloc"))["boxes", "locloc", "whole picture"]
+    wide = dataset([sample([[0, 0, 20, 100]], (100, 400))])
+    row = rows(quiet(wide, protocols="locloc"))["boxes", "locloc", "whole picture", ""]
     assert row["GT-known Loc"] == 0 and row["n"] == 1
 
 
 def test_the_crop_moves_masks_too():
     mask = np.zeros((100, 200), bool)
     mask[:, 60:140] = True
-    report = quiet(dataset([sample(None, mask=mask)]), attention=Known(get_protocol("locloc").mask(mask)), ppd_threshold=.5, protocols="locloc")
-    assert rows(report)["masks", "locloc", "PPD mask"]["mean IoU"] == 100
+    told = PPD(Known(get_protocol("locloc").mask(mask)), .5)
+    report = quiet(dataset([sample(None, mask=mask)]), [told], "locloc")
+    assert rows(report)["masks", "locloc", "ppd:light", "fixed"]["mean IoU"] == 100
 
 
 def test_without_boxes_masks_or_known_classes(model):
-    report = quiet(dataset([sample(None), sample(None, label=1)]), model)
-    assert report.rows == () and "0 with boxes, 0 with masks" in report.to_markdown() and "does not know a, b" in report.to_markdown()
+    report = quiet(dataset([sample(None), sample(None, label=1)]), [model])
+    text = report.to_markdown()
+    assert report.rows == () and "0 with boxes, 0 with masks" in text and "does not know a, b" in text
 
 
 def test_some_without_boxes_are_left_out_of_n():
-    row = rows(quiet(dataset([sample(None), sample([[0, 0, 200, 100]])]), protocols=(SQUASH,)))["boxes", "squash", "whole picture"]
-    assert row["n"] == 1 and row["GT-known Loc"] == 100
+    row = rows(quiet(dataset([sample(None), sample([[0, 0, 200, 100]])]), protocols=(SQUASH,)))
+    assert row["boxes", "squash", "whole picture", ""]["n"] == 1
+    assert row["boxes", "squash", "whole picture", ""]["GT-known Loc"] == 100
 
 
 def test_a_class_order_of_its_own(scenes, model):
     turned = LocLoc(model.backbone, model.geg, model.lfdm, model.classes[::-1])
-    logits = model(model.backbone.normalize(np.stack([s.picture for s in scenes])))[1]
-    wanted = np.mean([len(model.classes) - 1 - int(row.argmax()) == s.label for row, s in zip(logits, scenes)])
-    assert rows(quiet(scenes, turned))["classes", "wsoleval", "LFDM"]["Top-1 Cls"] == pytest.approx(100*wanted)
-    with pytest.raises(ValueError, match="another order"):
-        quiet(scenes, model, linear=LocLoc(model.backbone, None, LinearHead.from_backbone(model.backbone, 8), model.classes[::-1]))
+    _, logits = model.heads(np.stack([sample.picture for sample in scenes]))
+    places = [len(model.classes) - 1 - int(row.argmax()) for row in logits]
+    wanted = np.mean([place == sample.label for place, sample in zip(places, scenes, strict=True)])
+    assert rows(quiet(scenes, [turned]))["classes", "wsoleval", "locloc", ""]["Top-1 Cls"] == pytest.approx(100*wanted)
+
+
+def test_classes_are_the_same_by_their_wordnet_id():
+    cat = dict(label="cat", class_id="n02124075", score=1., top=(("cat", 1.),), top_ids=("n02124075",))
+    whole = [[0, 0, 200, 100]]
+    data = dataset([sample(whole), sample(whole, label=1)], ("n02124075_Egyptian_cat", "n02123045"))
+    row = rows(quiet(data, [Fixed(Localization([[0, 0, 224, 224]], **cat))], (SQUASH,)))["boxes", "squash", "fixed", ""]
+    assert (row["Top-1 Loc"], row["Top-5 Loc"], row["GT-known Loc"]) == (50, 50, 100)
+
+
+class ByClass:
+    "A class-specific method: the left half is `a`, the right half is `b`; it says `a` first"
+    name, fingerprint, class_specific = "by class", {"name": "by class"}, True
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, pictures, class_ids=None):
+        self.asked.append(class_ids)
+        halves = {"a": [[0, 0, 112, 224]], "b": [[112, 0, 224, 224]]}
+        names = dict(label="a", class_id="a", score=.6, top=(("a", .6), ("b", .4)), top_ids=("a", "b"))
+        return [Localization(halves[name], **names) for name in class_ids or ["a"]*len(pictures)]
+
+
+def test_a_class_specific_method_is_asked_for_the_true_class():
+    method, right_half = ByClass(), [[100, 0, 200, 100]]
+    data = dataset([sample(right_half, label=1), sample(right_half, label=0)])
+    row = rows(quiet(data, [method], (SQUASH,)))["boxes", "squash", "by class", ""]
+    assert method.asked == [None, ["b", "a"]]
+    assert row["GT-known Loc"] == 50 # b's half is right, a's is not
+    assert row["Top-1 Loc"] == 0     # its own class is a: wrong class, then wrong box
+    assert row["Top-5 Loc"] == 50    # b is among the first five, and b's box is right
+
+
+EMPTY = Localization()
+NO_MASK = Localization(mask=np.zeros((224, 224), bool))
+NO_MAP = Localization(score_map=np.zeros((7, 7)))
+
+
+@pytest.mark.parametrize("answer, protocol, right", [
+    (EMPTY, "wsoleval", 0), (EMPTY, "bas", 100), (EMPTY, "tscam", 0), (NO_MASK, "bas", 100), (NO_MASK, "locloc", 0),
+    (NO_MAP, "bas", 100), (NO_MAP, "tscam", 0)])
+def test_nothing_found_is_scored_as_the_protocols_authors_do(answer, protocol, right):
+    data = dataset([sample([[0, 0, 200, 200]], (200, 200))])
+    found = [row for row in quiet(data, [Fixed(answer)], protocol).rows if row["method"] == "fixed"]
+    assert [row["GT-known Loc"] for row in found if row["table"] == "boxes"] == [right]
 
 
 def test_the_report_says_what_it_was_made_with(tmp_path, scenes, model):
-    light = Light()
-    report = quiet(scenes, model, light, protocols=("wsoleval", "locloc"), folder=tmp_path, pictures=2, command="`locloc evaluate`")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["curves.png", "extremes.png", "figure.png", "ious.png", "report.csv", "report.json", "report.md"]
-    text, saved = (tmp_path/"report.md").read_text(encoding="utf-8"), json.loads((tmp_path/"report.json").read_text(encoding="utf-8"))
-    for part in ("split test", "5 pictures of 8 classes", "light (version 3)", "δ0 0.02, δ1 0.75", model.backbone.weights_hash, "`locloc evaluate`", "| oracle", "| fixed", "(figure.png)"):
+    methods = [AttentionMap(Light()), PPD(Light(), .35), GrabCut(Light()), model]
+    report = quiet(scenes, methods, ("wsoleval", "locloc"), pictures=2, command="`locloc evaluate`")
+    report.save(tmp_path)
+    files = ["curves.png", "extremes.png", "figure.png", "ious.png", "report.csv", "report.json", "report.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
+    text = (tmp_path/"report.md").read_text(encoding="utf-8")
+    for part in ("split test", "5 pictures of 8 classes", "version 3", "δ0 0.02, δ1 0.75", "attention ≥ 0.35",
+                 model.fingerprint["weights_hash"], "`locloc evaluate`", "| oracle", "| fixed", "(figure.png)"):
         assert part in text, part
-    assert saved["rows"] == list(report.rows) and saved["settings"]["params"]["delta1"] == .75 and saved["settings"]["model"]["weights_hash"] == model.backbone.weights_hash
-    origins = {r["method"]: r["origin"] for r in saved["rows"] if r["table"] == "boxes"}
-    assert origins == {"whole picture": "", "best centred box": "oracle", "PPD mask": "fixed", "GrabCut mask": "fixed", "GEG": "fixed", "attention": "fixed", **{f"{m}, {kind}": "oracle" for m in ("attention", "GEG") for kind in ("MaxBoxAcc", "MaxBoxAccV2")}}
-    lines = list(csv.DictReader((tmp_path/"report.csv").open(encoding="utf-8")))
-    assert {(r["method"], r["figure"]) for r in lines} >= {("GEG", "GT-known Loc"), ("LFDM", "Top-1 Cls"), ("GEG", "part"), ("GEG, PxAP", "PxAP")}
-    for row in saved["rows"]:
-        for name, (low, high) in row.get("intervals", {}).items():
-            assert 0 <= low <= row[name] <= high <= 100
+    saved = json.loads((tmp_path/"report.json").read_text(encoding="utf-8"))
+    assert saved["rows"] == list(report.rows)
+    assert saved["settings"]["methods"]["grabcut:light"]["params"]["delta1"] == .75
+    assert saved["settings"]["methods"]["locloc"] == model.fingerprint
     assert (tmp_path/"figure.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_every_origin_is_named(scenes, model):
+    methods = [AttentionMap(Light()), PPD(Light(), .35), model]
+    boxes = [row for row in quiet(scenes, methods, ("wsoleval", "locloc")).rows if row["table"] == "boxes"]
+    origins = {(row["method"], row["protocol"]): {r["origin"] for r in boxes if
+               (r["method"], r["protocol"]) == (row["method"], row["protocol"])} for row in boxes}
+    assert origins == {
+        **{("whole picture", p): {""} for p in ("wsoleval", "locloc")},
+        **{("best centred box", p): {"oracle"} for p in ("wsoleval", "locloc")},
+        **{("ppd:light", p): {"fixed"} for p in ("wsoleval", "locloc")},
+        ("attention:light", "wsoleval"): {"oracle"}, ("attention:light", "locloc"): {"fixed"},
+        ("locloc", "wsoleval"): {"fixed", "oracle"}, ("locloc", "locloc"): {"fixed"}}
+
+
+def test_csv_and_intervals(tmp_path, scenes, model):
+    report = quiet(scenes, [model])
+    report.save(tmp_path)
+    lines = list(csv.DictReader((tmp_path/"report.csv").open(encoding="utf-8")))
+    figures = {(line["method"], line["figure"]) for line in lines}
+    assert figures >= {("locloc", "GT-known Loc"), ("locloc", "Top-1 Cls"), ("locloc", "part"), ("locloc", "PxAP")}
+    for row in report.rows:
+        for name, (low, high) in row.get("intervals", {}).items():
+            assert 0 <= low <= row[name] <= high <= 100
+
+
 def test_failed_save_leaves_the_old_report(tmp_path, scenes):
-    report = quiet(scenes.subset([0]), folder=tmp_path)
-    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    report = quiet(scenes.subset([0]))
+    report.save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(TypeError):
         replace(report, header={"title": object()}).save(tmp_path)
-    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_held_out_threshold_and_mean_box_come_from_elsewhere(scenes):
-    train, protocol = load_dataset("scenes", split="train", count=6), get_protocol("locloc")
-    report = quiet(scenes, attention=(light := Light()), protocols="locloc", train=train, held_out=train)
+    train, protocol, light = load_dataset("scenes", split="train", count=6), get_protocol("locloc"), Light()
+    report = quiet(scenes, [AttentionMap(light)], "locloc", held_out=train, train=train)
+
+    def wide(sample):
+        return protocol.score_map(light(protocol.picture(sample.picture)[None])[0])
+
     sweep = MaxBoxAcc(inclusive=False)
-    for s in train:
-        sweep.update(protocol.score_map(light(protocol.picture(s.picture)[None])[0]), protocol.boxes(s.boxes, s.size))
-    share, mean = sweep.compute()["threshold"], np.concatenate([protocol.boxes(s.boxes, s.size) for s in train]).mean(0)
+    for one in train:
+        sweep.update(wide(one), protocol.boxes(one.boxes, one.size))
+    share = sweep.compute()["threshold"]
     found = rows(report)
-    row = found["boxes", "locloc", "attention, held-out threshold"]
-    right = [box_iou(boxes_from_map(protocol.score_map(light(protocol.picture(s.picture)[None])[0]), share)[0], protocol.boxes(s.boxes, s.size)).max() >= .5 for s in scenes]
-    assert (row["threshold"], row["origin"]) == (f"{share:.3g} of maximum", "held_out") and row["GT-known Loc"] == pytest.approx(100*np.mean(right))
-    answers = [box_iou(mean, protocol.boxes(s.boxes, s.size)).max() >= .5 for s in scenes]
-    assert found["boxes", "locloc", "mean training box"]["GT-known Loc"] == pytest.approx(100*np.mean(answers))
-    assert report.header["held-out thresholds"] == report.header["mean training box"] == "scenes, split train: 6 pictures"
+    row = found["boxes", "locloc", "attention:light", "held_out"]
+    boxes = [boxes_from_map(wide(one), share)[0] for one in scenes]
+    truth = [protocol.boxes(one.boxes, one.size) for one in scenes]
+    right = [box_iou(box, known).max() >= .5 for box, known in zip(boxes, truth, strict=True)]
+    assert row["threshold"] == f"{share:.3g} of maximum" and row["GT-known Loc"] == pytest.approx(100*np.mean(right))
+    mean = np.concatenate([protocol.boxes(one.boxes, one.size) for one in train]).mean(0)
+    answers = [box_iou(mean, known).max() >= .5 for known in truth]
+    assert found["boxes", "locloc", "mean training box", "train"]["GT-known Loc"] == pytest.approx(100*np.mean(answers))
+    said = "scenes, split train: 6 pictures"
+    assert report.header["held_out thresholds"] == report.header["mean training box"] == said
 
 
-def test_errors_add_up_and_pxap_ignores(scenes):
-    found = rows(quiet(scenes, attention="lowlevel", protocols=("wsoleval", "bas")))
-    for (table, _, method), row in found.items():
+def test_pseudo_thresholds_look_at_no_true_box(tmp_path, scenes):
+    train, light, protocol = load_dataset("scenes", split="train", count=6), Light(), get_protocol("tscam")
+    store = make_masks(train, tmp_path/"masks", progress=False)
+    blind = replace(train, samples=Samples(lambda i: replace(train[i], boxes=None, open_mask=None), range(6)))
+    report = quiet(scenes, [AttentionMap(light)], "tscam", pseudo=pseudo_truth(blind, store))
+    sweep = MaxBoxAcc(inclusive=True)
+    for one in train:
+        score_map = protocol.score_map(light(protocol.picture(one.picture)[None])[0])
+        sweep.update(score_map, protocol.boxes(map_boxes(store.read(one.id)), one.size, True))
+    row = rows(report)["boxes", "tscam", "attention:light", "pseudo"]
+    assert row["threshold"] == f"{sweep.compute()['threshold']:.3g} of maximum"
+    assert report.header["pseudo thresholds"] == "scenes, split train: 6 pictures"
+
+
+def test_methods_without_a_map_are_not_asked_for_thresholds(scenes):
+    light = Light()
+    quiet(scenes, [PPD(light, .4)], "tscam", held_out=load_dataset("scenes", split="train", count=6), batch_size=3)
+    assert light.calls == 1 + 2 # the first held-out batch, then two batches of the evaluated pictures
+
+
+def test_errors_add_up(scenes):
+    found = rows(quiet(scenes, ["grabcut:lowlevel"], ("wsoleval", "bas")))
+    for (table, *_), row in found.items():
         if table == "errors":
-            assert sum(v for v in row.values() if isinstance(v, float)) == pytest.approx(100)
+            assert sum(value for value in row.values() if isinstance(value, float)) == pytest.approx(100)
     for protocol in ("wsoleval", "bas"):
-        assert found["errors", protocol, "GrabCut mask"]["right"] == found["boxes", protocol, "GrabCut mask"]["GT-known Loc"]
+        right = found["errors", protocol, "grabcut:lowlevel", "fixed"]["right"]
+        assert right == found["boxes", protocol, "grabcut:lowlevel", "fixed"]["GT-known Loc"]
+
+
+def test_pxap_ignores():
     mask, ignore = np.zeros((2, 100, 200), bool)
     mask[:, :100], ignore[:, 100:] = True, True
     pair = [replace(sample(None, mask=mask), open_ignore=lambda: ignore)]
-    known = Known(np.tile(np.repeat([1., .2], 112), (224, 1)))
-    assert rows(quiet(dataset(pair), attention=known, protocols=(SQUASH,)))["masks", "squash", "attention, PxAP"]["PxAP"] == 100
+    known = AttentionMap(Known(np.tile(np.repeat([1., .2], 112), (224, 1))))
+    found = [row for row in quiet(dataset(pair), [known], (SQUASH,)).rows if "PxAP" in row]
+    assert [row["PxAP"] for row in found] == [100]
 
 
-def test_errors_use_the_protocols_iou(scenes):
-    for iou in (.3, .9):
-        found = rows(quiet(scenes, attention="lowlevel", protocols=(replace(SQUASH, iou=iou),)))
-        assert found["errors", "squash", "PPD mask"]["right"] == found["boxes", "squash", "PPD mask"]["GT-known Loc"]
+@pytest.mark.parametrize("iou", [.3, .9])
+def test_errors_use_the_protocols_iou(scenes, iou):
+    found = rows(quiet(scenes, ["ppd:lowlevel"], (replace(SQUASH, iou=iou),)))
+    errors, boxes = (found[table, "squash", "ppd:lowlevel", "fixed"] for table in ("errors", "boxes"))
+    assert errors["right"] == boxes["GT-known Loc"]
 
 
 def test_a_broken_training_picture_costs_one_row_only(scenes):
-    def broken(): raise PictureError("train/cat/0.jpg: not a picture")
-    train = replace(scenes, name="other", split="train", samples=Samples(lambda i: broken(), range(2)))
+    def broken(i):
+        raise PictureError("train/cat/0.jpg: not a picture")
+
+    train = replace(scenes, name="other", split="train", samples=Samples(broken, range(2)))
     report = quiet(scenes, protocols=("wsoleval", "wsoleval"), train=train)
-    assert [r["method"] for r in report.rows if r["table"] == "boxes"] == ["whole picture", "best centred box"]
+    assert [row["method"] for row in report.rows if row["table"] == "boxes"] == ["whole picture", "best centred box"]
     assert report.header["mean training box"] == "left out: train/cat/0.jpg: not a picture"
 
 
 def test_masks_that_show_nothing_have_no_pxap():
-    report = quiet(dataset([sample(None, mask=np.zeros((100, 200), bool))]), attention=Light(), protocols="locloc")
-    assert ("masks", "locloc", "attention, PxAP") not in rows(report) and ("masks", "locloc", "PPD mask") in rows(report)
+    data = dataset([sample(None, mask=np.zeros((100, 200), bool))])
+    found = quiet(data, [AttentionMap(Light()), PPD(Light(), .4)], "locloc").rows
+    assert not any("PxAP" in row for row in found) and any(row["method"] == "ppd:light" for row in found)
 
 
-def test_bad_calls(scenes):
+def test_a_trivial_method_has_one_row(scenes):
+    found = [row["method"] for row in quiet(scenes, ["whole", "centred"]).rows if row["table"] == "boxes"]
+    assert found.count("whole picture") == 1 and "centred box" in found
+
+
+@pytest.mark.parametrize("options, words", [
+    (dict(protocols="cub"), "no protocol"), (dict(protocols=()), "name one"),
+    (dict(localizers=["grabcutt"]), "no method"),
+    (dict(localizers=["whole", "whole"]), "two methods are called whole picture")])
+def test_bad_calls(scenes, options, words):
+    with pytest.raises(ValueError, match=words):
+        quiet(scenes, **options)
+
+
+def test_thresholds_of_the_evaluated_split_are_not_held_out(scenes):
+    with pytest.raises(ValueError, match="not held out"):
+        quiet(scenes, ["attention:lowlevel"], held_out=scenes)
+
+
+def test_nothing_to_evaluate(scenes):
     with pytest.raises(ValueError, match="no pictures"):
         quiet(scenes.subset([]))
-    with pytest.raises(ValueError, match="no protocol"):
-        quiet(scenes, protocols="cub")
-    with pytest.raises(ValueError, match="name one"):
-        quiet(scenes, protocols=())
-    with pytest.raises(ValueError, match="not held out"):
-        quiet(scenes, attention=Light(), held_out=scenes)
+
+
+def test_a_run_is_a_method(tmp_path, scenes, model):
+    model.save(tmp_path/"run"/"model")
+    loaded = load_localizer(tmp_path/"run", threshold=.3)
+    found = rows(quiet(scenes, [loaded], "locloc"))
+    assert found["boxes", "locloc", str(tmp_path/"run"), "fixed"]["threshold"] == "0.3 of maximum"

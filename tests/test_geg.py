@@ -9,8 +9,8 @@ from locloc.geg import GEG, geg_loss
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_reference(prefix):
     state, patches, wanted, parameters = reference_head("geg")
-    state = {prefix + k: v for k, v in state.items()} | {"blocks.0.norm1.weight": torch.zeros(3)} # a frozen ViT beside it
-    geg = GEG.from_reference(state)
+    frozen_vit = {"blocks.0.norm1.weight": torch.zeros(3)} # beside it in the same file
+    geg = GEG.from_reference({prefix + key: value for key, value in state.items()} | frozen_vit)
     assert (geg.embed_dim, geg.unet_dim, geg.width, geg.layout) == (384, 200, 256, "released_code")
     assert sum(p.numel() for p in geg.parameters()) == parameters == 4_052_738
     with torch.no_grad():
@@ -39,12 +39,13 @@ def test_any_grid(layout, grid):
 
 
 def test_loss():
-    map_, mask = torch.rand(3, 1, 16, 24), torch.rand(3, 1, 32, 48) > .5
-    target = mask.float().reshape(3, 1, 16, 2, 24, 2).mean((3, 5))
-    torch.testing.assert_close(geg_loss(map_, mask), ((map_ - target) ** 2).mean())
-    torch.testing.assert_close(geg_loss(map_, mask, weight=.5), ((map_ - target) ** 2).mean() / 2)
+    activation, mask = torch.rand(3, 1, 16, 24), torch.rand(3, 1, 32, 48) > .5
+    target = mask.float().reshape(3, 1, 16, 2, 24, 2).mean((3, 5)) # squares of 2 x 2 px
+    wanted = ((activation - target) ** 2).mean()
+    torch.testing.assert_close(geg_loss(activation, mask), wanted)
+    torch.testing.assert_close(geg_loss(activation, mask, weight=.5), wanted / 2)
     with pytest.raises(ValueError, match="wanted masks"):
-        geg_loss(map_, mask[:, 0])
+        geg_loss(activation, mask[:, 0])
 
 
 def test_bad_input():

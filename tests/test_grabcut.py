@@ -1,4 +1,5 @@
-"Our kernel against independent references: formulas in NumPy, SciPy's maximum flow, all masks of tiny pictures, OpenCV; and every degenerate case."
+"""Our kernel against independent references: formulas in NumPy, SciPy's maximum flow, all masks of tiny pictures,
+OpenCV; and every degenerate case."""
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import product
 from multiprocessing import get_context
@@ -14,16 +15,27 @@ from locloc.data import load_dataset
 from locloc.grabcut import COMPONENTS, GAMMA, UNIT, PreparedPicture, grabcut
 
 
-def blobs(seed, h=18, w=22, noise=25):
+def blobs(seed, H=18, W=22, noise=25):
     "A picture of a few flat colours with noise, and a trimap with all four codes"
     rng = np.random.default_rng(seed)
-    centres, palette = rng.uniform(0, 1, (4, 2)) * (h, w), rng.integers(0, 256, (4, 3))
-    nearest = np.square(np.stack(np.mgrid[:h, :w], -1)[:, :, None] - centres).sum(-1).argmin(-1)
-    picture = np.clip(palette[nearest] + rng.normal(0, noise, (h, w, 3)), 0, 255).astype(np.uint8)
+    centres, palette = rng.uniform(0, 1, (4, 2)) * (H, W), rng.integers(0, 256, (4, 3))
+    places = np.stack(np.mgrid[:H, :W], -1)
+    nearest = np.square(places[:, :, None] - centres).sum(-1).argmin(-1)
+    picture = np.clip(palette[nearest] + rng.normal(0, noise, (H, W, 3)), 0, 255).astype(np.uint8)
     trimap = np.where(nearest == 0, 3, 2).astype(np.uint8)
-    trimap[rng.random((h, w)) < .15] = 0
-    trimap[(nearest == 0) & (rng.random((h, w)) < .1)] = 1
+    trimap[rng.random((H, W)) < .15] = 0
+    trimap[(nearest == 0) & (rng.random((H, W)) < .1)] = 1
     return picture, trimap
+
+def boxed(sample):
+    "A trimap of a sample's first box: outside certain background, inside uncertain"
+    x0, y0, x1, y1 = sample.boxes[0].astype(int)
+    trimap = np.zeros(sample.picture.shape[:2], np.uint8)
+    trimap[y0:y1, x0:x1] = 3
+    return trimap
+
+def iou(a, b):
+    return (a & b).sum() / max((a | b).sum(), 1)
 
 
 @pytest.mark.parametrize("seed", range(50))
@@ -59,80 +71,87 @@ def test_of_equal_masks_the_largest(seed):
         mask[trimap > 1] = bits
         masks.append(mask)
     costs = [energy(mask, trimap, odds, links) for mask in masks]
-    best = np.any([mask for mask, cost in zip(masks, costs) if cost == min(costs)], 0)
-    assert (grabcut(picture, trimap) == best).all()
+    best = np.array(masks)[np.array(costs) == min(costs)]
+    assert (grabcut(picture, trimap) == best.any(0)).all()
 
 @pytest.mark.parametrize("seed", range(3))
 def test_links_are_the_formula(seed):
     picture, trimap = blobs(seed)
     flat = picture.reshape(-1, 3).astype(float)
-    pairs = list(edges(PreparedPicture(picture)._parts[2]))
-    squares = [np.square(flat[a] - flat[b]).sum(1) for a, b, _ in pairs]
+    squares, links = [], []
+    for here, there, link in edges(PreparedPicture(picture)._links):
+        squares.append(np.square(flat[here] - flat[there]).sum(1))
+        links.append(link)
     beta = 1 / (2 * np.concatenate(squares).mean())
-    for k, (square, (_, _, link)) in enumerate(zip(squares, pairs)):
-        expected = GAMMA / np.hypot(*PAIRS[k]) * np.exp(-beta * square)
+    for pair, square, link in zip(PAIRS, squares, links, strict=True):
+        expected = GAMMA / np.hypot(*pair) * np.exp(-beta * square)
         assert np.abs(link / UNIT - expected).max() <= .5 / UNIT + 1e-9
+
+def full(gaussian):
+    "(3, 3) inverse covariance of a Gaussian's row"
+    half = np.zeros((3, 3))
+    half[np.triu_indices(3)] = gaussian[module._RR:module._BB + 1]
+    return half + np.triu(half, 1).T
 
 def test_odds_are_those_of_the_mixtures():
     "Every colour kept (8 bits): the mixtures' log densities by SciPy, from each row's own mean and covariance"
     picture, trimap = blobs(1)
     odds, _, gaussians = odds_and_links(picture, trimap, bits=8)
-    colours, sides = picture.reshape(-1, 3).astype(float), []
-    for g in gaussians:
+    colours = picture.reshape(-1, 3).astype(float)
+    sides = []
+    for side in gaussians:
         parts = []
-        for row in g[np.isfinite(g[:, 0])]:
-            a, b, c, d, e, f = row[5:]
-            precision = np.array([[a, b, c], [b, d, e], [c, e, f]])
-            share = np.exp(row[0] - row[1])
-            parts.append(np.log(share) + multivariate_normal(row[2:5], np.linalg.inv(precision)).logpdf(colours))
+        for gaussian in side[np.isfinite(side[:, module._LOG_SHARE])]:
+            log_share = gaussian[module._LOG_SHARE] - gaussian[module._LOG_PEAK]
+            density = multivariate_normal(gaussian[module._R:module._B + 1], np.linalg.inv(full(gaussian)))
+            parts.append(log_share + density.logpdf(colours))
         sides.append(logsumexp(parts, 0))
-        assert np.isclose(np.exp(g[:, 0] - g[:, 1])[np.isfinite(g[:, 0])].sum(), 1)
     expected = np.clip(sides[1] - sides[0], -9 * GAMMA, 9 * GAMMA).reshape(trimap.shape)
     assert np.abs(odds / UNIT - expected)[trimap > 1].max() < 1 / UNIT
+
+def test_shares_of_a_side_sum_to_one():
+    _, _, gaussians = odds_and_links(*blobs(1), bits=8)
+    for side in gaussians:
+        shares = np.exp(side[:, module._LOG_SHARE] - side[:, module._LOG_PEAK])
+        assert np.isclose(shares[np.isfinite(side[:, module._LOG_SHARE])].sum(), 1)
 
 def test_one_gaussian_a_cluster_is_numpys():
     "Moments of quantised colours give the pixels' own mean and covariance"
     picture, _ = blobs(2)
-    colours, moments, _ = PreparedPicture(picture)._parts
+    prepared = PreparedPicture(picture)
+    colours, moments = prepared._colours, prepared._moments
     which, weight = module._count_side(colours, len(moments), np.ones(colours.shape, bool), True)
     out = np.empty((COMPONENTS, 11))
     module._fit(moments, which, weight, np.zeros(len(which), np.int8), out)
     pixels = picture.reshape(-1, 3)
-    assert np.allclose(out[0, 2:5], pixels.mean(0))
-    assert np.allclose(np.linalg.inv(np.cov(pixels.T, bias=True))[np.triu_indices(3)], out[0, 5:], rtol=1e-6)
-    assert np.isneginf(out[1:, 0]).all()
+    assert np.allclose(out[0, module._R:module._B + 1], pixels.mean(0))
+    assert np.allclose(np.linalg.inv(np.cov(pixels.T, bias=True)), full(out[0]), rtol=1e-6)
+    assert np.isneginf(out[1:, module._LOG_SHARE]).all()
 
 def test_six_bits_cost_less_than_a_percent():
     "Masks from quantised colours, under the energy with every colour kept"
     for seed in range(50):
         picture, trimap = blobs(seed)
-        odds, links, _ = odds_and_links(picture, trimap, bits=6)
+        _, links, gaussians = odds_and_links(picture, trimap, bits=6)
         fine = PreparedPicture(picture, 8)
-        colours, moments, _ = fine._parts
-        _, _, gaussians = odds_and_links(picture, trimap, bits=6)
-        exact = module._weigh(moments, colours, trimap, gaussians)[colours]
+        exact = module._log_odds(fine._moments, fine._colours, trimap, gaussians)[fine._colours]
         assert energy(grabcut(picture, trimap), trimap, exact, links) <= 1.01 * least_energy(trimap, exact, links)
-
-def iou(a, b): return (a & b).sum() / max((a | b).sum(), 1)
 
 def test_agrees_with_opencv():
     ours, other = [], []
-    for s in load_dataset("scenes", count=8):
-        x0, y0, x1, y1 = s.boxes[0].astype(int)
-        trimap = np.zeros(s.picture.shape[:2], np.uint8)
-        trimap[y0:y1, x0:x1] = 3
-        reference = grabcut(s.picture, trimap, kernel="cv2")
-        ours.append(iou(reference, grabcut(s.picture, trimap)))
-        other.append(iou(reference, grabcut(s.picture, trimap, seed=1, kernel="cv2")))
+    for sample in load_dataset("scenes", count=8):
+        trimap = boxed(sample)
+        reference = grabcut(sample.picture, trimap, kernel="cv2")
+        ours.append(iou(reference, grabcut(sample.picture, trimap)))
+        other.append(iou(reference, grabcut(sample.picture, trimap, seed=1, kernel="cv2")))
     assert np.mean(ours) >= np.mean(other) - .01 and np.mean(ours) > .95
 
 def test_more_rounds_follow_opencv():
     sample = load_dataset("scenes", count=8)[1]
-    x0, y0, x1, y1 = sample.boxes[0].astype(int)
-    trimap = np.zeros(sample.picture.shape[:2], np.uint8)
-    trimap[y0:y1, x0:x1] = 3
+    trimap = boxed(sample)
     for rounds in (2, 5):
-        assert iou(grabcut(sample.picture, trimap, rounds), grabcut(sample.picture, trimap, rounds, kernel="cv2")) > .97
+        reference = grabcut(sample.picture, trimap, rounds, kernel="cv2")
+        assert iou(grabcut(sample.picture, trimap, rounds), reference) > .97
 
 def test_earlier_cuts_leave_no_trace():
     picture, _ = blobs(3, 60, 50)
@@ -140,23 +159,33 @@ def test_earlier_cuts_leave_no_trace():
     ramp = np.linspace(0, 1, 50)[None] + rng.normal(0, .05, (60, 50))
     for turn in range(40):
         low, high, seed = rng.uniform(0, .4), rng.uniform(.5, 1), int(rng.integers(3))
-        trimap = np.where(ramp < low, 0, np.where(ramp >= high, 1, np.where(ramp > .5, 3, 2))).astype(np.uint8)
+        trimap = np.select([ramp < low, ramp >= high, ramp > .5], [0, 1, 3], 2).astype(np.uint8)
         before = trimap.copy()
         assert (prepared.cut(trimap, 1 + turn % 2, seed) == grabcut(picture, trimap, 1 + turn % 2, seed)).all()
         assert (trimap == before).all()
 
-def cut(seed): return grabcut(*blobs(seed, 40, 40))
+def cut(seed):
+    return grabcut(*blobs(seed, 40, 40))
 
-def test_threads_and_processes_give_the_same():
+def all_equal(some, others):
+    return all(np.array_equal(a, b) for a, b in zip(some, others, strict=True))
+
+def test_threads_give_the_same():
     expected = [cut(seed) for seed in range(6)]
-    shared = PreparedPicture(blobs(0, 40, 40)[0])
     with ThreadPoolExecutor(4) as pool:
-        assert all(np.array_equal(a, b) for a, b in zip(expected, pool.map(cut, range(6))))
-        trimaps = [blobs(seed, 40, 40)[1] for seed in range(6)] * 4
-        alone = [grabcut(blobs(0, 40, 40)[0], t) for t in trimaps]
-        assert all(np.array_equal(a, b) for a, b in zip(alone, pool.map(shared.cut, trimaps)))
+        assert all_equal(expected, pool.map(cut, range(6)))
+
+def test_threads_may_share_a_picture():
+    picture, _ = blobs(0, 40, 40)
+    trimaps = [blobs(seed, 40, 40)[1] for seed in range(6)] * 4
+    alone = [grabcut(picture, trimap) for trimap in trimaps]
+    with ThreadPoolExecutor(4) as pool:
+        assert all_equal(alone, pool.map(PreparedPicture(picture).cut, trimaps))
+
+def test_processes_give_the_same():
+    expected = [cut(seed) for seed in range(6)]
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        assert all(np.array_equal(a, b) for a, b in zip(expected, pool.map(cut, range(6))))
+        assert all_equal(expected, pool.map(cut, range(6)))
 
 @pytest.mark.parametrize("kernel", ["grid", "cv2"])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (0, 5), (2, 2)])
@@ -167,17 +196,19 @@ def test_one_side_only(kernel, shape, code):
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_one_row(turned):
-    "Black and white halves, three pixels known: the step is where the colours change"
-    row = np.repeat(np.uint8([[[10] * 3] * 20 + [[240] * 3] * 20]), 1, 0)
+    "Black and white halves, two pixels known at each end: the step is where the colours change"
+    picture = np.full((1, 40, 3), 10, np.uint8)
+    picture[:, 20:] = 240
     trimap = np.full((1, 40), 2, np.uint8)
     trimap[0, :2], trimap[0, -2:] = 0, 1
-    picture, trimap, expected = row, trimap, (np.arange(40) >= 20)[None]
+    expected = picture[..., 0] == 240
     if turned:
         picture, trimap, expected = picture.transpose(1, 0, 2), trimap.T, expected.T
     assert (grabcut(picture, trimap) == expected).all()
 
 def test_one_colour():
-    "Nothing to tell the sides apart but the length of the edge, all links equal: a closed edge shrinks to what is certain, and of equal edges the one with more foreground is taken"
+    """Nothing to tell the sides apart but the length of the edge, all links equal: a closed edge shrinks to what is
+    certain, and of equal edges the one with more foreground is taken"""
     flat = np.full((12, 12, 3), 77, np.uint8)
     trimap = np.zeros((12, 12), np.uint8)
     trimap[3:9, 3:9] = 3
@@ -193,7 +224,8 @@ def test_two_colours():
     trimap[9:11, 9:11], trimap[0] = 1, 0
     assert (grabcut(picture, trimap) == (picture[..., 0] == 200)).all()
 
-def test_room_fits_its_type(): assert 2 * GAMMA * UNIT < 2**15
+def test_room_fits_its_type():
+    assert 2 * GAMMA * UNIT < 2**15
 
 def test_without_a_place_for_machine_code():
     "A function without a file cannot be kept on disk"
@@ -202,7 +234,8 @@ def test_without_a_place_for_machine_code():
     assert module._jit(space["double"])(4) == 8
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 2**80])
-def test_any_seed(seed): assert grabcut(*blobs(0), seed=seed).shape == (18, 22)
+def test_any_seed(seed):
+    assert grabcut(*blobs(0), seed=seed).shape == (18, 22)
 
 def test_refuses_an_unknown_kernel():
     with pytest.raises(ValueError, match="one of grid, cv2, got 'gpu'"):

@@ -3,14 +3,15 @@ import pytest
 import torch
 from reference_heads import reference_head
 
-from locloc.backbone import load_backbone
+from locloc.backbone import FrozenViT, load_backbone
 from locloc.lfdm import LFDM, LinearHead
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_reference(prefix):
     state, embedding, wanted, parameters = reference_head("lfdm")
-    lfdm = LFDM.from_reference({prefix + k: v for k, v in state.items()} | {"blocks.0.norm1.weight": torch.zeros(3)})
+    frozen_vit = {"blocks.0.norm1.weight": torch.zeros(3)} # beside it in the same file
+    lfdm = LFDM.from_reference({prefix + key: value for key, value in state.items()} | frozen_vit)
     assert sum(p.numel() for p in lfdm.parameters()) == parameters == 23_313_424
     with torch.no_grad():
         torch.testing.assert_close(lfdm(embedding), wanted, rtol=1e-4, atol=1e-5)
@@ -25,25 +26,36 @@ def test_reference_needs_all_keys():
         LFDM.from_reference(state)
 
 
+BACKBONES = [
+    "vit_small_patch16_224",
+    "dinov2_vits14_reg",
+    "dinov3_vits16",
+    "vit_base_patch16_rope_mixed_224",
+    "deit_small_distilled_patch16_224",
+]
+
 @pytest.mark.parametrize("head", [LFDM, LinearHead])
 @pytest.mark.parametrize("layout", ["paper", "released_code"])
-@pytest.mark.parametrize("name", ["vit_small_patch16_224", "dinov2_vits14_reg", "dinov3_vits16", "vit_base_patch16_rope_mixed_224", "deit_small_distilled_patch16_224"])
+@pytest.mark.parametrize("name", BACKBONES)
 def test_starts_as_the_backbone_and_learns(head, layout, name):
     vit = load_backbone(name, weights=False, embed_dim=48, depth=2, num_heads=3)
     images = torch.randn(2, 3, 3 * vit.patch_size, 5 * vit.patch_size)
-    model, embedding, before = head.from_backbone(vit, 7, layout=layout), vit.embed(images), vit.weights_hash
+    embedding, before = vit.embed(images), vit.weights_hash
+    model = head.from_backbone(vit, 7, layout=layout)
     tokens, grid = model.eval().encode(embedding, (3, 5))
-    torch.testing.assert_close(tokens[:, vit.num_prefix_tokens:].mT.unflatten(2, grid), vit(images, norm=True).patches)
+    patches = tokens[:, vit.num_prefix_tokens:].mT.unflatten(2, grid) # (B, N, D) -> (B, D, h, w)
+    torch.testing.assert_close(patches, vit(images, norm=True).patches)
     scores = model.train()(embedding, (3, 5))
     assert scores.shape == (2, 7)
     scores.square().sum().backward()
     assert model.blocks[0].mlp.fc1.weight.grad.abs().sum() > 0
     torch.optim.SGD(model.parameters(), 1).step()
-    assert vit.weights_hash == before # nothing is shared
+    assert FrozenViT(vit.model, name).weights_hash == before # nothing is shared; a FrozenViT keeps its own hash
 
 
 def test_gap_is_a_mean_of_class_maps():
-    lfdm, x = LFDM(24, 5, depth=1, num_heads=2, num_prefix_tokens=2), torch.randn(2, 2 + 15, 24)
+    lfdm = LFDM(24, 5, depth=1, num_heads=2, num_prefix_tokens=2)
+    x = torch.randn(2, 2 + 15, 24)
     assert lfdm.maps(x, (3, 5)).shape == (2, 5, 3, 5)
     torch.testing.assert_close(lfdm(x, (5, 3)), lfdm.maps(x, (5, 3)).mean((2, 3)))
 

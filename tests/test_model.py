@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from locloc.backbone import load_backbone
 from locloc.geg import GEG
 from locloc.lfdm import LFDM, LinearHead
+from locloc.localization import Localizer
 from locloc.model import LocLoc
 
 NAMES = "crow", "tern", "gull"
@@ -31,7 +32,7 @@ def pictures(): return np.random.default_rng(0).integers(0, 255, (2, 90, 160, 3)
 
 
 def same(a, b):
-    return (a.label, a.score, a.top) == (b.label, b.score, b.top) and np.array_equal(a.box, b.box) and np.array_equal(a.map, b.map)
+    return (a.label, a.score, a.top) == (b.label, b.score, b.top) and np.array_equal(a.box, b.box) and np.array_equal(a.score_map, b.score_map)
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +76,8 @@ def test_saved_and_loaded_it_is_the_same(tmp_path, vit, pictures, geg, lfdm):
     model = LocLoc(vit, geg(vit), lfdm(vit), NAMES, .3, "locloc", {"seed": 1})
     model.save(tmp_path/"a/b")
     again = LocLoc.load(tmp_path/"a/b")
-    images = vit.normalize(pictures[:, :80])
-    for x, y in zip(model(images), again(images)):
+    inputs = pictures[:, :80]
+    for x, y in zip(model.heads(inputs), again.heads(inputs), strict=True):
         assert (x is None and y is None) or torch.equal(x, y)
     assert (again.classes, again.threshold, again.protocol, again.config) == (NAMES, .3, "locloc", {"seed": 1})
     assert again.backbone.weights_hash == vit.weights_hash
@@ -131,8 +132,8 @@ def test_config_can_be_read_by_others(tmp_path, model):
 def test_batch_and_order_do_not_matter(model, pictures):
     alone, together = [model.predict(p) for p in pictures], model.predict_batch([*pictures, pictures[0][::-1].copy()])
     assert len(together) == 3
-    for a, b in zip(alone, together):
-        assert a.label == b.label and np.abs(a.map - b.map).max() < 1e-3 and np.abs(a.box - b.box).max() < 3
+    for a, b in zip(alone, together, strict=False):
+        assert a.label == b.label and np.abs(a.score_map - b.score_map).max() < 1e-3 and np.abs(a.box - b.box).max() < 3
 
 
 def test_top_classes(model, pictures):
@@ -151,11 +152,32 @@ def test_box_stays_inside(model, protocol, shape):
 
 
 def test_missing_parts_are_named(vit, pictures):
-    for model, part in ((LocLoc(vit, None, LinearHead.from_backbone(vit, 3), NAMES), "GEG"), (LocLoc(vit, GEG(vit.embed_dim, 8, 8), None, NAMES), "LFDM")):
-        with pytest.raises(ValueError, match=part):
-            model.predict(pictures[0])
+    with pytest.raises(ValueError, match="GEG"):
+        LocLoc(vit, None, LinearHead.from_backbone(vit, 3), NAMES).predict(pictures[0])
     with pytest.raises(ValueError, match="2 class names for a classifier of 3"):
         LocLoc(vit, None, LinearHead.from_backbone(vit, 3), NAMES[:2])
+
+
+def test_each_head_answers_its_own_question(vit, pictures):
+    geg, lfdm = GEG(vit.embed_dim, 8, 8), LFDM.from_backbone(vit, 3)
+    both, where, what = (LocLoc(vit, *heads, NAMES)([*pictures])[0] for heads in ((geg, lfdm), (geg, None), (None, lfdm)))
+    assert where.label is None and np.array_equal(where.boxes, both.boxes)
+    assert what.label == both.label and what.boxes.shape == (0, 4) and what.score_map is None
+    assert not LocLoc(vit, None, lfdm, NAMES).localizes
+
+
+def test_it_is_a_localizer(model, vit):
+    assert isinstance(model, Localizer) and json.loads(json.dumps(model.fingerprint)) == model.fingerprint
+    other = LocLoc(vit, GEG(vit.embed_dim, 8, 8), model.lfdm, NAMES, threshold=.4)
+    assert other.fingerprint != model.fingerprint
+
+
+def test_a_map_without_contrast_finds_nothing(model, pictures):
+    with torch.no_grad():
+        for parameter in model.geg.conv.parameters():
+            parameter.zero_()
+    found = model.predict(pictures[0])
+    assert found.boxes.shape == (0, 4) and found.box is None and "nothing found" in found.words
 
 
 def test_it_is_in_eval_mode(vit):
