@@ -89,7 +89,7 @@ class Status(widgets.HTML):
         except Exception as error:
             self.fail(error)
 
-# %% ../nbs/43_widgets.ipynb #8d0e13d4
+# %% ../nbs/43_widgets.ipynb #3d9143b6
 _ROW = dict(flex_flow="row wrap", align_items="center", width="100%") # wraps where the page is narrow
 _PAGE = dict(width="100%", overflow="hidden")
 

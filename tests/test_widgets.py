@@ -13,6 +13,7 @@ from locloc.data import load_dataset
 from locloc.localization import Localization
 from locloc.masks import GrabCutParams, preset, preset_names
 from locloc.stores import make_masks
+from locloc.sweeps import kept_sweeps
 from locloc.widgets import MaskBrowser, PredictionBrowser, SweepPanel, ThresholdTuner, tuning_page
 from locloc.workbench import PANELS, as_dataset, explain
 
@@ -342,10 +343,10 @@ def test_sweep_panel(tuner):
     assert panel.table.values.shape[:3] == (3, 2, 3)
     assert panel.curves.value[:4] == b"\x89PNG"
     assert "Spearman" in panel.worth.value
-    made = tuner.bench.sweeps.made
+    made = kept_sweeps(tuner.bench).made
     panel.count.value = 5
     panel.runner.start.click()
-    assert tuner.bench.sweeps.made == made + 2, "pictures that were swept are not swept again"
+    assert kept_sweeps(tuner.bench).made == made + 2, "pictures that were swept are not swept again"
 
 
 def test_pressing_a_value_sets_the_tuner(tuner):
