@@ -5,50 +5,85 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from locloc.cli import COMMANDS, main
+
+ROOT = Path(__file__).parents[1]
+CAT = next((ROOT/"data/images/cat").glob("*.jpg"))
+
+HELP = """import sys
 from locloc.cli import main
 
-root = Path(__file__).parents[1]
+try:
+    main(sys.argv[1:])
+except SystemExit as stopped:
+    assert not stopped.code, stopped.code
+assert "torch" not in sys.modules
+"""
 
 
-def run(*args, cwd=None):
-    return subprocess.run([sys.executable, "-c", "from locloc.cli import main; main()", *map(str, args)], capture_output=True, text=True, cwd=cwd, env=os.environ | {"COLUMNS": "160"})
-
-
-@pytest.mark.parametrize("args", [["--help"], ["masks", "--help"], ["evaluate", "--help"], ["predict", "--help"], ["tune", "--help"], ["data", "--help"], ["data", "get", "--help"], ["info"]])
-def test_help_and_info_do_not_import_torch(args):
-    code = f"import sys\nfrom locloc.cli import main\ntry: main({args})\nexcept SystemExit as e: assert not e.code, e.code\nassert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+@pytest.mark.parametrize("line", [
+    "--help", "masks --help", "evaluate --help", "predict --help", "tune --help", "data --help", "data get --help",
+    "info"])
+def test_help_and_info_do_not_import_torch(line):
+    done = subprocess.run([sys.executable, "-c", HELP, *line.split()], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 def test_every_command_is_listed():
-    shown = run("--help").stdout
-    for command in ("demo", "tune", "masks", "train", "evaluate", "predict", "data", "info"):
-        assert command in shown
+    command = [sys.executable, "-c", "from locloc.cli import main; main()", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "160"}).stdout
+    assert [*COMMANDS] == ["demo", "tune", "masks", "train", "evaluate", "predict", "data", "info"]
+    assert all(name in shown for name in COMMANDS)
 
 
-@pytest.mark.parametrize("args, words", [
-    (["masks", "--data", "nowhere", "--out", "store"], "nowhere"),
-    (["evaluate", "--data", "scenes", "--count", "2", "--model", "nowhere"], "nowhere"),
-    (["evaluate", "--data", "scenes", "--count", "2", "--protocol", "wsolevall"], "wsolevall"),
-    (["masks", "--data", "scenes", "--count", "2", "--out", "store", "--source.preset", "papre"], "papre"),
-    (["info", "nowhere"], "nowhere"),
-    (["data", "get", "birds"], "expected one of cub"),
-    (["data", "check", "nowhere"], "nowhere"),
-    (["train", "geg"], "locloc masks"),
-    (["tune"], "no picture given"),
-    (["tune", "nowhere"], "nowhere"),
-    (["tune", "."], "no pictures there"),
-    (["tune", "scenes", "--attention", "dino_vits16"], "weights"),
+@pytest.mark.parametrize("line, told", [
+    ("masks --data nowhere --out store", "nowhere"),
+    ("masks --data scenes --count 2 --out store --preset papre", "no preset 'papre'; there are paper"),
+    ("masks --data scenes --count 0 --out store", "--count must be 1 or more, got 0"),
+    ("evaluate --data scenes --count 2 --method nowhere", "no method and no run folder called 'nowhere'"),
+    ("evaluate --data scenes --count 2 --method centred ppd:lowlevel,ppd", "an option is name=value, got 'ppd'"),
+    ("evaluate --data scenes --count 2 --protocol wsolevall", "wsolevall"),
+    ("evaluate --data scenes --count 2 --pseudo store", "store is no mask store"),
+    ("info nowhere", "nowhere"),
+    ("data get birds", "expected one of cub"),
+    ("data check nowhere", "nowhere"),
+    ("train geg", "locloc masks"),
+    ("tune", "no picture given"),
+    ("tune nowhere", "nowhere"),
+    ("tune .", "no pictures there"),
+    ("tune scenes --attention dino_vits16", "weights"),
+    ("predict", "no picture given"),
+    ("predict missing.jpg", "missing.jpg"),
 ])
-def test_mistakes_are_one_clear_line(args, words, tmp_path, capsys, monkeypatch):
+def test_mistakes_are_one_clear_line(line, told, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stopped:
-        main([a.replace("--source.", "--") for a in args])
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert stopped.value.code == 1 and lines[-1].startswith("locloc: ") and words in lines[-1]
+        main(line.split())
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert stopped.value.code == 1 and last.startswith("locloc: ") and told in last
+
+
+@pytest.mark.parametrize("method, told", [
+    ("grabcat:lowlevel", "no method and no run folder called 'grabcat:lowlevel'; nearest: grabcut:lowlevel"),
+    ("grabcut", "grabcut needs an attention source, such as grabcut:lowlevel"),
+    ("centred:lowlevel", "centred takes no attention source, got centred:lowlevel"),
+    ("grabcut:lowlevel,delta0", "--method grabcut:lowlevel,delta0: an option is name=value, got 'delta0'"),
+    ("grabcut:lowlevel,", "an option is name=value, got ''"),
+    ("grabcut:lowlevel,delta0=.9", "need 0 <= delta0 <= delta1 <= 1"),
+    ("grabcut:lowlevel,layers=1", "lowlevel has no weights, layers, heads or architecture to choose"),
+    ("centred,sahre=.5", "centred: got an unexpected keyword argument 'sahre'"),
+    ("ppd:lowlevel,ppd=2", "need 0 <= delta0 <= delta1 <= 1"),
+])
+def test_mistakes_in_a_method_are_one_clear_line(method, told, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["predict", str(CAT), "--method", method, "--out", str(tmp_path)])
+    said = capsys.readouterr()
+    assert stopped.value.code == 1 and said.out == ""
+    assert said.err.startswith("locloc: ") and told in said.err and said.err.count("\n") == 1
 
 
 def test_tune_without_voila(monkeypatch, capsys):
@@ -59,44 +94,171 @@ def test_tune_without_voila(monkeypatch, capsys):
 
 
 def test_tune_params_reach_the_page(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path/"params.json").write_text('{"delta0": 0.11, "delta1": 0.66, "split": null, "iterations": 2, "seed": 0}')
     pages = []
-    monkeypatch.setattr("locloc.cli._serve", lambda code, options: pages.append(code))
-    main(["tune", str(next((root/"data").rglob("*.jpg"))), "--params", "params.json", "--ppd", ".3"])
-    found = {}
-    exec(pages[0].replace("tuning_page(", "found = tuning_page("), found)
-    tuner = found["found"].children[0]
-    assert (tuner.params.delta0, tuner.params.delta1, tuner.params.split, tuner.params.iterations, tuner.setting.ppd) == (.11, .66, None, 2, .3)
-
-
-def test_the_whole_chain(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    small = ["--preset", "tiny", "--count", "16", "--batch", "8", "--epochs", "1", "--masks", "store", "--crop", "96", "--resize", "112"]
-    main(["masks", "--data", "scenes", "--count", "16", "--out", "store"])
-    main(["train", "geg", *small, "--run", "geg", "--unet-dim", "8", "--width", "8"])
-    main(["train", "lfdm", *small, "--run", "lfdm", "--localizer", "geg"])
-    main(["evaluate", "--data", "scenes", "--count", "6", "--model", "lfdm/model", "--threshold", ".3", "--ppd", ".2", "--split-at", ".35", "--held-out", "train", "--out", "report"])
-    report = (tmp_path/"report"/"report.md").read_text()
-    assert "wsoleval" in report and "locloc" in report and (tmp_path/"report"/"figure.png").stat().st_size > 10_000
-    for told in ("mean training box", "GEG, held-out threshold", "0.3 of maximum", "attention ≥ 0.2", "split 0.35"):
-        assert told in report
-    json.loads((tmp_path/"report"/"report.json").read_text())
-    picture = next((root/"data").rglob("*.jpg"))
-    main(["predict", str(picture), "--model", "lfdm/model", "--out", "drawn"])
-    main(["predict", str(picture)])
-    assert len(list(tmp_path.rglob("*_locloc.*"))) == 2
-    for folder in ("store", "geg", "lfdm/model", "report"):
-        main(["info", folder])
+    monkeypatch.setattr("locloc.cli._serve", lambda code, options: pages.append(code))
+    (tmp_path/"params.json").write_text('{"delta0": 0.11, "delta1": 0.66, "split": null, "iterations": 2, "seed": 0}')
+    main(["tune", str(CAT), "--params", "params.json", "--ppd", ".3"])
+    names = {}
+    exec(pages[0].replace("tuning_page(", "found = tuning_page("), names)
+    tuner = names["found"].children[0]
+    params = tuner.params
+    assert (params.delta0, params.delta1, params.split, params.iterations) == (.11, .66, None, 2)
+    assert tuner.setting.ppd == .3
+
+
+def predict(folder, *args):
+    main(["predict", *map(str, args), "--out", str(folder)])
+
+
+def test_predict_draws_the_answer_of_the_shipped_model(tmp_path, capsys):
+    predict(tmp_path, CAT)
+    said = capsys.readouterr().out
+    assert said.startswith(f"{CAT}: box ") and said.endswith(f"-> {tmp_path/CAT.stem}_locloc.png\n")
+    assert Image.open(tmp_path/f"{CAT.stem}_locloc.png").width > 500
+    assert len([*tmp_path.iterdir()]) == 1
+
+
+def test_predict_takes_any_method_with_its_options(tmp_path, capsys):
+    white = np.full((40, 60, 3), 255, np.uint8)
+    Image.fromarray(white).save(tmp_path/"white.png")
+    predict(tmp_path, tmp_path/"white.png", "--method", "centred,share=.5")
+    assert "box 15 10 45 30" in capsys.readouterr().out
+
+
+@pytest.fixture
+def two_pictures(tmp_path):
+    "Two pictures in two folders"
+    paths = [tmp_path/"pictures/a/x.png", tmp_path/"pictures/b/y.png"]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (60, 40)).save(path)
+    return paths
+
+
+@pytest.fixture
+def saved(tmp_path, two_pictures):
+    "Folder with the answers of `centred` in every format"
+    predict(tmp_path/"out", *two_pictures, "--method", "centred,share=.5", "--save", "coco", "yolo", "csv")
+    return tmp_path/"out"
+
+
+def test_predict_saves_what_is_asked_for_and_no_more(saved):
+    names = sorted(path.relative_to(saved).as_posix() for path in saved.rglob("*") if path.is_file())
+    assert names == [
+        "labels/a/x.txt", "labels/b/y.txt", "labels/classes.txt", "predictions.csv", "predictions.json",
+        "x_locloc.png", "y_locloc.png"]
+
+
+def test_predict_says_what_it_saved(tmp_path, two_pictures, capsys):
+    predict(tmp_path, *two_pictures, "--method", "centred", "--save", "yolo")
+    assert capsys.readouterr().out.splitlines()[-1] == f"{tmp_path/'labels'}: 2 pictures"
+
+
+def test_predict_saves_coco(saved):
+    found = json.loads((saved/"predictions.json").read_text())
+    assert [image["file_name"] for image in found["images"]] == ["a/x.png", "b/y.png"]
+    assert [box["bbox"] for box in found["annotations"]] == [[15, 10, 30, 20]] * 2
+
+
+def test_predict_saves_yolo(saved):
+    class_number, x, y, width, height, score = map(float, (saved/"labels/a/x.txt").read_text().split())
+    assert (class_number, x, y, width, height, score) == (0, .5, .5, .5, .5, 1)
+
+
+def test_predict_saves_csv(saved):
+    first = (saved/"predictions.csv").read_text().splitlines()[1]
+    assert first.startswith("a/x.png,") and first.endswith(",60,40,15.0,10.0,45.0,30.0")
+
+
+def test_predict_goes_on_after_a_damaged_picture_and_fails_in_the_end(tmp_path, two_pictures, capsys):
+    one, other = two_pictures
+    one.write_bytes(b"no picture")
+    with pytest.raises(SystemExit) as stopped:
+        predict(tmp_path/"out", one, other, "--method", "centred,share=.5", "--save", "csv")
+    said = capsys.readouterr()
+    assert stopped.value.code == 1 and said.err.startswith("locloc: ") and "x.png" in said.err
+    assert "y_locloc.png" in said.out and "predictions.csv: 1 picture" in said.out
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    "Folder in which masks were made, both stages trained and methods evaluated, in 16 scenes"
+    folder = tmp_path_factory.mktemp("chain")
+    small = "--preset tiny --count 16 --batch 8 --epochs 1 --masks store --crop 96 --resize 112"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        main("masks --data scenes --count 16 --out store".split())
+        main(f"train geg {small} --run geg --unet-dim 8 --width 8".split())
+        main(f"train lfdm {small} --run lfdm --localizer geg".split())
+    return folder
+
+
+@pytest.fixture
+def in_chain(chain, monkeypatch):
+    monkeypatch.chdir(chain)
+
+
+METHODS = "ppd:lowlevel,ppd=.2", "grabcut:lowlevel,split=.35", "lfdm,threshold=.3"
+
+
+@pytest.fixture(scope="module")
+def report(chain):
+    "Folder of a report on three methods"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(chain)
+        main(["evaluate", "--data", "scenes", "--count", "6", "--method", *METHODS,
+              "--held-out", "train", "--pseudo", "store", "--out", "report"])
+    return chain/"report"
+
+
+@pytest.mark.parametrize("told", [
+    *METHODS, "wsoleval", "locloc", "mean training box", "held_out", "pseudo", "0.3 of maximum", "attention ≥ 0.2",
+    "split 0.35"])
+def test_the_report_says(report, told):
+    assert told in (report/"report.md").read_text(encoding="utf-8")
+
+
+def test_the_report_has_a_figure(report):
+    assert (report/"figure.png").stat().st_size > 10_000
+
+
+def test_the_report_is_json_too(report):
+    assert json.loads((report/"report.json").read_text(encoding="utf-8"))["rows"]
+
+
+@pytest.mark.parametrize("method", ["lfdm", "lfdm/model", "lfdm,threshold=.3"])
+def test_predict_takes_a_run(in_chain, tmp_path, capsys, method):
+    predict(tmp_path, CAT, "--method", method)
+    assert " %, " in capsys.readouterr().out and [*tmp_path.glob("*_locloc.png")]
+
+
+@pytest.mark.parametrize("folder", ["store", "geg", "lfdm/model"])
+def test_info_describes_what_a_command_made(in_chain, capsys, folder):
+    main(["info", folder])
+    assert folder in capsys.readouterr().out
+
+
+def test_info_names_the_attention_of_a_store(in_chain, capsys):
+    main(["info", "store"])
     assert "lowlevel" in capsys.readouterr().out
+
+
+def test_info_describes_a_report(report, capsys):
+    main(["info", str(report)])
+    assert "report.json" in capsys.readouterr().out
 
 
 def test_data_check_lists_and_fails(tmp_path, capsys):
     (tmp_path/"a.png").touch()
-    (tmp_path/"index.csv").write_text("image,class,split,width,height,x0,y0,x1,y1,mask\na.png,x,train,50,40,,,,,\n")
+    header = "image,class,split,width,height,x0,y0,x1,y1,mask"
+    (tmp_path/"index.csv").write_text(f"{header}\na.png,x,train,50,40,,,,,\n")
     with pytest.raises(SystemExit) as stopped:
         main(["data", "check", str(tmp_path)])
     said = capsys.readouterr().out
     assert stopped.value.code == 1 and "a.png: the file is empty" in said and "1 picture, 1 problem" in said
-    main(["data", "check", str(root/"data")])
+
+
+def test_data_check_says_that_all_is_well(capsys):
+    main(["data", "check", str(ROOT/"data")])
     assert "2 pictures, no problems" in capsys.readouterr().out

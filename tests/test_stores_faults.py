@@ -242,7 +242,8 @@ def test_ctrl_c(tmp_path, workers, send):
     wait_for_masks(running, folder)
     send(running.pid, signal.SIGINT)
     told, left = last_words(running), len(MaskStore(folder))
-    assert told == [f"locloc: {folder}: stopped; {left} of 400 masks are there; run it again to go on"]
+    expected = f"locloc: {folder}: stopped; {left} of 400 masks are there; run it again to go on"
+    assert told == [expected], "\n".join(told)
     assert running.returncode == 130
     assert 5 <= left < 400 and len(contents(folder)) == left + 1
 
