@@ -30,8 +30,9 @@ from .attention import attention_map, load_attention
 from .backbone import fit_weights, load_backbone, read_weights
 from .data import get_protocol, load_dataset
 from .files import differences, replace_whole
-from .masks import GrabCutParams, make_masks
+from .masks import GrabCutParams
 from .metrics import MaxBoxAcc
+from .stores import make_masks
 
 # %% ../nbs/25_pretrain.ipynb #pretrain-004
 @dataclass(frozen=True)

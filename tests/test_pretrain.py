@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 import locloc.pretrain
 from locloc.backbone import load_backbone
 from locloc.data import get_protocol, load_dataset
-from locloc.masks import MaskStore
+from locloc.stores import MaskStore
 from locloc.pretrain import (
     PretrainConfig,
     PretrainModel,
