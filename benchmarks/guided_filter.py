@@ -21,7 +21,7 @@ from kornia.filters import guided_blur
 
 from locloc.attention import load_attention
 from locloc.data import get_protocol, load_dataset
-from locloc.masks import GrabCutParams, grabcut_mask, ppd_mask, preset_of
+from locloc.masks import GrabCutParams, grabcut_mask, ppd_mask, source_preset
 from locloc.metrics import mask_iou
 
 RADII = 2, 4, 8, 16, 32 # px
@@ -104,7 +104,7 @@ def main():
     for data in args.data:
         ious, times = [], []
         for view in views(data, "test", None, source, params):
-            hard = ppd_mask(view.attention, preset_of(args.attention).ppd, SIZE)
+            hard = ppd_mask(view.attention, source_preset(args.attention).ppd, SIZE)
             soft, filter_took = timed(filtered, view.picture, view.upsampled, radius, eps)
             after = filtered(view.picture, view.cut.astype(np.float32), mask_radius, mask_eps)
             ious.append([mask_iou(mask, view.true) for mask in (hard, soft >= threshold, view.cut, after >= .5)])

@@ -28,7 +28,7 @@ from PIL import Image
 
 from locloc.attention import load_attention
 from locloc.data import get_protocol, load_dataset
-from locloc.masks import grabcut_mask, preset_of
+from locloc.masks import grabcut_mask, source_preset
 from locloc.scenes import make_scene
 from locloc.stores import MaskStore, make_masks
 
@@ -131,7 +131,7 @@ def measure_parts(args):
         return result
 
     first = args.attention[0]
-    params = preset_of(first).params
+    params = source_preset(first).params
     with tempfile.TemporaryDirectory() as folder:
         store = MaskStore(folder, {})
         for i in range(len(dataset)):

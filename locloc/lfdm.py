@@ -25,7 +25,7 @@ class _Encoder(nn.Module):
         num_heads:int, # attention heads of a block
         num_prefix_tokens:int=1, # CLS token and registers before the patches
         layout:str="paper", # "paper" or "released_code"
-        mlp_ratio:float=4. # hidden width of a block's MLP / D
+        **block_options # of timm's Block, such as mlp_ratio=4.
     ):
         super().__init__()
         if layout not in ("paper", "released_code"):
@@ -33,7 +33,7 @@ class _Encoder(nn.Module):
         self.embed_dim, self.num_classes = embed_dim, num_classes
         self.num_prefix_tokens, self.layout = num_prefix_tokens, layout
         norm = partial(nn.LayerNorm, eps=1e-6)
-        blocks = (Block(embed_dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=norm) for _ in range(depth))
+        blocks = (Block(embed_dim, num_heads, qkv_bias=True, norm_layer=norm, **block_options) for _ in range(depth))
         self.blocks = nn.ModuleList(blocks)
         self.norm = norm(embed_dim)
         self._add_head()

@@ -21,7 +21,7 @@ from .attention import SOURCES, load_attention
 from .boxes import centred_box, map_boxes, scale_boxes
 from .data import Geometry, open_picture
 from .localization import Localization, shared
-from .masks import GrabCutParams, grabcut_mask, ppd_mask, preset_of, resize_mask
+from .masks import GrabCutParams, grabcut_mask, ppd_mask, resize_mask, source_preset
 from .model import LocLoc
 from .stores import cores
 
@@ -106,7 +106,7 @@ class PPD:
         **options,    # weights, layers, heads, ... as for `load_attention`
     ):
         self.source, self.size = _load_source(source, options), size
-        self.ppd = preset_of(self.source.name).ppd if ppd is None else ppd
+        self.ppd = source_preset(self.source.name).ppd if ppd is None else ppd
         self.name, self.setting = f"ppd:{self.source.name}", f"attention ≥ {self.ppd}"
         self.fingerprint = dict(name="ppd", source=self.source.fingerprint, ppd=self.ppd, size=size)
 
@@ -129,7 +129,7 @@ class GrabCut:
     ):
         ours = {field.name: options.pop(field.name) for field in fields(GrabCutParams) if field.name in options}
         self.source, self.size, self.workers = _load_source(source, options), size, workers or cores()
-        self.params = replace(params or preset_of(self.source.name).params, **ours)
+        self.params = replace(params or source_preset(self.source.name).params, **ours)
         self.name = f"grabcut:{self.source.name}"
         thresholds = {"δ0": self.params.delta0, "δ1": self.params.delta1, "split": self.params.split}
         self.setting = ", ".join(f"{name} {value:g}" for name, value in thresholds.items() if value is not None)

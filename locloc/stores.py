@@ -37,7 +37,7 @@ from .attention import load_attention
 from .boxes import map_boxes, scale_boxes
 from .data import PICTURE_SUFFIXES, Geometry, Samples
 from .files import LEFTOVER, differences, replace_whole
-from .masks import GrabCutParams, grabcut_mask, preset_of, resize_mask
+from .masks import GrabCutParams, grabcut_mask, resize_mask, source_preset
 
 # %% ../nbs/14_stores.ipynb #stores-028
 def _mask_name(id):
@@ -399,7 +399,7 @@ def make_masks(
 )->MaskStore:                  # its manifest has `counts` once every mask of the data set is there
     "GrabCut masks of a data set. What the folder already holds is kept: run it again after a crash"
     source = on_accelerator(load_attention(attention)) if isinstance(attention, str) else attention
-    params = params or preset_of(source.name).params
+    params = params or source_preset(source.name).params
     k, parts = _share(shard)
     with _explain_stop(folder, len(dataset)):
         store = MaskStore(folder, _manifest(dataset, source, params, size))

@@ -30,9 +30,9 @@ from .boxes import box_iou, boxes_from_map, scale_boxes
 from .data import PICTURE_SUFFIXES, Dataset, Geometry, Sample, Samples, get_protocol, load_dataset, open_picture
 from .grabcut import PreparedPicture, grabcut
 from .localization import class_key
-from .masks import GrabCutParams, ppd_mask, preset, preset_of, trimap
+from .masks import GrabCutParams, ppd_mask, preset, source_preset, trimap
 from .metrics import error_type, mask_iou
-from .plot import BOX_STYLES, DIFFERENCE, TRIMAP
+from .plot import BOX_STYLES, DIFFERENCE, TRIMAP_COLOURS
 
 # %% ../nbs/41_workbench.ipynb #workbench-005
 def as_dataset(
@@ -313,7 +313,7 @@ def paint_attention(cut:Cut)->np.ndarray: # (S, S, 3) uint8 RGB
 
 def paint_trimap(cut:Cut)->np.ndarray: # (S, S, 3) uint8 RGB
     "The trimap's colours over the grey picture"
-    colours = _coloured(cut.marks, [_rgb(TRIMAP[code][1]) for code in range(4)])
+    colours = _coloured(cut.marks, [_rgb(TRIMAP_COLOURS[code][1]) for code in range(4)])
     return cv2.addWeighted(_grey(cut.view.picture), .35, colours, .65, 0)
 
 # %% ../nbs/41_workbench.ipynb #workbench-031
@@ -420,7 +420,7 @@ def _attention_words(cut):
 
 def _trimap_words(cut):
     words = []
-    for code, (name, colour) in TRIMAP.items():
+    for code, (name, colour) in TRIMAP_COLOURS.items():
         share = np.mean(cut.marks == code)
         if share or code != cv2.GC_PR_FGD: # where no split is set it is not worth a word
             words.append(_swatch(colour, f"{name} {_percent(share)}"))
@@ -573,7 +573,7 @@ class Workbench:
 def first_setting(bench:Workbench)->Setting:
     "The preset of a bench's first source; `paper` where it has none"
     source = bench.sources.first
-    thresholds = preset_of(source)
+    thresholds = source_preset(source)
     return Setting(thresholds.params, thresholds.ppd, source)
 
 # %% ../nbs/41_workbench.ipynb #workbench-050

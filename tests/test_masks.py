@@ -13,7 +13,7 @@ from locloc.masks import (
     ppd_mask,
     preset,
     preset_names,
-    preset_of,
+    source_preset,
     trimap,
 )
 
@@ -146,7 +146,7 @@ def test_unknown_preset_is_told_what_there_is():
 
 def test_a_source_brings_its_preset(own_sources):
     register_source(Source("bright", params=dict(delta0=.2, delta1=.8, split=.4), ppd=.6))
-    assert preset_of("bright") == preset("bright") == Preset(GrabCutParams(.2, .8, split=.4), ppd=.6)
+    assert source_preset("bright") == preset("bright") == Preset(GrabCutParams(.2, .8, split=.4), ppd=.6)
 
 
 def test_presets_of_sources_are_listed_behind_the_published_ones(own_sources):
@@ -157,7 +157,7 @@ def test_presets_of_sources_are_listed_behind_the_published_ones(own_sources):
 
 def test_a_source_without_thresholds_has_no_preset_of_its_own(own_sources):
     register_source(Source("bright"))
-    assert preset_of("bright") == preset("paper")
+    assert source_preset("bright") == preset("paper")
     with pytest.raises(ValueError, match="no preset 'bright'"):
         preset("bright")
 
@@ -175,14 +175,14 @@ def test_a_hard_threshold_of_zero_is_one(own_sources):
 def test_thresholds_of_a_source_are_checked(own_sources):
     register_source(Source("bright", params=dict(delta0=.8, delta1=.2)))
     with pytest.raises(ValueError, match="need 0 <= delta0 <= delta1 <= 1"):
-        preset_of("bright")
+        source_preset("bright")
 
 
 def test_joined_sources_have_the_preset_of_their_joined_name(own_sources):
     register_source(Source("bright", params=dict(delta0=.2)))
-    assert preset_of("bright+lowlevel") == preset("paper")
+    assert source_preset("bright+lowlevel") == preset("paper")
     register_source(Source("bright+lowlevel", params=dict(delta0=.3)))
-    assert preset_of("bright+lowlevel").params == GrabCutParams(delta0=.3)
+    assert source_preset("bright+lowlevel").params == GrabCutParams(delta0=.3)
 
 
 def test_registered_sources_do_not_outlive_their_test():

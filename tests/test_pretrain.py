@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 import locloc.pretrain
 from locloc.backbone import load_backbone
 from locloc.data import get_protocol, load_dataset
-from locloc.stores import MaskStore
 from locloc.pretrain import (
     PretrainConfig,
     PretrainModel,
@@ -23,6 +22,7 @@ from locloc.pretrain import (
     pretrain_loss,
     random_views,
 )
+from locloc.stores import MaskStore
 
 
 def views(picture, target, size, seed):
