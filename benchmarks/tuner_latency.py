@@ -58,10 +58,10 @@ def in_the_browser(data, attention, size, presses):
                                        env=os.environ | {"PYTHONUNBUFFERED": "1"})
         try:
             t.wait_for(port, process, log)
-            time.sleep(1)
+            address = t.until("an address", lambda: re.search(r"http://\S+\n", log.read_text()))[0].strip()
             browser = p.chromium.launch(executable_path=t.chromium, args=t.FLAGS)
             page = browser.new_page(viewport=dict(width=1440, height=900))
-            page.goto(re.search(r"http://\S+", log.read_text())[0])
+            page.goto(address)
             panel = "() => document.querySelector('.locloc-panel-grabcut')?.naturalWidth > 100"
             page.wait_for_function(panel, timeout=90_000)
             page.wait_for_timeout(1500)

@@ -181,7 +181,7 @@ def has_ended(process):
         return True
 
 
-def wait_until(what, look, patience=120):
+def wait_until(what, look, patience=600):
     stop = time.monotonic() + patience
     while not look():
         assert time.monotonic() < stop, f"waited {patience} s for {what}"
