@@ -267,7 +267,7 @@ class ByClass:
         self.asked.append(class_ids)
         halves = {"a": [[0, 0, 112, 224]], "b": [[112, 0, 224, 224]]}
         names = dict(label="a", class_id="a", score=.6, top=(("a", .6), ("b", .4)), top_ids=("a", "b"))
-        return [Localization(halves[name], **names) for name in class_ids or ["a"]*len(pictures)]
+        return [Localization(halves[name or "a"], **names) for name in class_ids or ["a"]*len(pictures)]
 
 
 def test_a_class_specific_method_is_asked_for_the_true_class():
@@ -459,3 +459,10 @@ def test_a_run_is_a_method(tmp_path, scenes, model):
     loaded = load_localizer(tmp_path/"run", threshold=.3)
     found = rows(quiet(scenes, [loaded], "locloc"))
     assert found["boxes", "locloc", str(tmp_path/"run"), "fixed"]["threshold"] == "0.3 of maximum"
+
+
+def test_a_class_that_a_method_does_not_know_is_not_asked_for():
+    method = ByClass()
+    method.classes = "a", "b"
+    quiet(dataset([sample([[0, 0, 9, 9]]), sample([[0, 0, 9, 9]], label=1)], ("b", "c")), [method], (SQUASH,))
+    assert method.asked == [None, ["b", None]]
