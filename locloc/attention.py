@@ -224,7 +224,8 @@ def load_attention(
     make = SOURCES[name].make if name in SOURCES else None
     if make is not None:
         if options and not _has_options(name):
-            raise ValueError(f"{name} has no weights, layers, heads or architecture to choose")
+            given = ", ".join(options)
+            raise ValueError(f"{name} has no weights, layers, heads or architecture to choose, got {given}")
         return make(**options)
     if "+" in name:
         parts = name.split("+")

@@ -42,8 +42,9 @@ def _ask(localizer, pictures, class_ids):
     own = localizer(pictures)
     if not localizer.class_specific:
         return [_Answer(one, one) for one in own]
-    spelled = {class_key(name): name for name in getattr(localizer, "classes", ())} # a class as the method spells it
-    asked = [spelled.get(class_key(class_id), class_id) for class_id in class_ids]
+    known = getattr(localizer, "classes", ())
+    spelled = {class_key(name): name for name in known} # as the method spells them
+    asked = [spelled.get(class_key(class_id)) if known else class_id for class_id in class_ids]
     return [_Answer(*pair) for pair in zip(localizer(pictures, class_ids=asked), own, strict=True)]
 
 # %% ../nbs/34_evaluate.ipynb #ec9c4463

@@ -70,7 +70,7 @@ class Localizer(Protocol):
 
     def __call__(self,
         pictures,       # list of (H, W, 3) uint8 RGB, of any sizes
-        class_ids=None, # one a picture, None: its own prediction; a method that is not class-specific ignores them
+        class_ids=None, # one a picture; None, for one or for all: its own prediction. Ignored unless class-specific
     )->list:            # a Localization for each
         ...
 
