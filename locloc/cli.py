@@ -360,14 +360,14 @@ def _draw(out, path, picture, found):
 
     from locloc.files import replace_whole
     from locloc.masks import resize_mask
-    from locloc.plot import show_attention, show_boxes, show_mask, show_picture
+    from locloc.plot import plain_text, show_attention, show_boxes, show_mask, show_picture
     shrink = min(1, 1024/max(picture.shape[:2]))
     if shrink < 1:
         picture = cv2.resize(picture, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
     h, w = picture.shape[:2]
     figure = Figure(figsize=(9, max(1.5, min(12, 4.4*h/w)) + .3), dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2)
-    show_boxes(found.boxes[:1]*shrink, "predicted", show_picture(picture, found.words, left))
+    show_boxes(found.boxes[:1]*shrink, "predicted", show_picture(picture, plain_text(found.words), left))
     if found.score_map is not None:
         show_attention(found.score_map, picture, "score map", right)
     elif found.mask is not None:
