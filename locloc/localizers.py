@@ -209,7 +209,10 @@ def _call(make, name, arguments, options):
 
 def _load_run(folder, threshold=None):
     "A trained model, called as its folder"
-    model = LocLoc.load(folder/"model" if (folder/"model").is_dir() else folder)
+    finished = (folder/"model").is_dir()
+    if (folder/"checkpoints").is_dir() and not finished:
+        raise ValueError(f"{folder} is a run that is not finished: give its training command again")
+    model = LocLoc.load(folder/"model" if finished else folder)
     model.name = str(folder)
     model.threshold = model.threshold if threshold is None else float(threshold)
     return model

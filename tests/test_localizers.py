@@ -112,6 +112,12 @@ def test_a_folder_that_is_no_run(tmp_path):
         load_localizer(tmp_path)
 
 
+def test_an_unfinished_run(tmp_path):
+    (tmp_path/"checkpoints").mkdir()
+    with pytest.raises(ValueError, match="not finished"):
+        load_localizer(tmp_path)
+
+
 def test_a_broken_picture_is_named(tmp_path):
     (tmp_path/"broken.jpg").write_bytes(b"no picture")
     with pytest.raises(PictureError, match=r"broken\.jpg"):
