@@ -373,7 +373,7 @@ def test_protocols_fields_stay_flat():
     assert dataclasses.asdict(protocol) == dict(
         name="squash", resize=224, squash=True, crop=None, threshold=.5, threshold_rule="fixed", step=.01,
         contours="largest", inclusive=False, clamp=False, first_box_only=False, iou=.5, strict=False,
-        map_interpolation="bilinear", stretch="after", cut="bytes")
+        map_interpolation="bilinear", stretch="after", cut="bytes", nothing="corner")
     assert dataclasses.replace(protocol, resize=256).geometry == Geometry(256, squash=True)
 
 
@@ -415,9 +415,16 @@ def test_found_follows_the_protocols_rules():
     assert found(wsoleval, corner, .5) == [100, 100, 223, 223]
     assert found(tscam, corner, .5) == [100, 100, 224, 224]
     assert found(bas, corner, .5) == [100, 100, 224, 224]
-    assert found(bas, corner, .7) == [0, 0, 0, 0] # as it is, not a share of the largest value
+    assert found(bas, corner, .7) == [0, 0, 224, 224] # nothing: as it is, not a share of the largest value
     assert found(tscam, corner, .7) == [100, 100, 224, 224]
     assert found(bas, corner > 0, .5) == [100, 100, 224, 224]
+
+
+@pytest.mark.parametrize("name, box", [
+    ("wsoleval", [0, 0, 0, 0]), ("locloc", [0, 0, 1, 1]), ("tscam", [0, 0, 1, 1]), ("bas", [0, 0, 224, 224])])
+def test_nothing_found_is_what_the_authors_compare(name, box):
+    protocol = get_protocol(name)
+    assert protocol.found(np.zeros((224, 224), bool), .5).tolist() == [box] == protocol.no_box.tolist()
 
 
 def test_the_first_box_alone():
