@@ -350,7 +350,7 @@ class Predict:
         named = [replace(one, image=os.path.relpath(one.image, inside).replace(os.sep, "/")) for one in said]
         for format in self.save:
             write_predictions(self.out/files[format], named, format)
-            print(f"{self.out/files[format]}: {len(named)} pictures")
+            print(f"{self.out/files[format]}: {len(named)} picture{'s'*(len(named) != 1)}")
 
 # %% ../nbs/44_cli.ipynb #cli-025
 def _draw(out, path, picture, found):

@@ -371,6 +371,12 @@ def _cut(store, params, samples, pictures, attention, wanted):
 # %% ../nbs/14_stores.ipynb #stores-059
 _DISK_FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
+def _is_interrupt(wrong):
+    "Is it Ctrl-C? Where that comes while a compiled kernel returns, Numba makes it the cause of a SystemError"
+    while wrong is not None and not isinstance(wrong, KeyboardInterrupt):
+        wrong = wrong.__cause__
+    return wrong is not None
+
 @contextmanager
 def _explain_stop(folder, total):
     "Ctrl-C and a full disk in one line that says how many masks are there"
@@ -378,7 +384,9 @@ def _explain_stop(folder, total):
         return f"{sum(1 for _ in _masks(folder)):,} of {total:,} masks are there; run it again to go on"
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemError) as wrong:
+        if not _is_interrupt(wrong):
+            raise
         raise KeyboardInterrupt(f"{folder}: stopped; {state()}") from None
     except OSError as wrong:
         if wrong.errno not in _DISK_FULL:

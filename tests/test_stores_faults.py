@@ -193,6 +193,18 @@ def test_full_disk(tmp_path, monkeypatch, whole, room):
     assert contents(tmp_path/"store") == whole
 
 
+def test_ctrl_c_while_a_compiled_kernel_returns(tmp_path, monkeypatch):
+    "Numba makes it the cause of a SystemError; another SystemError stays what it is"
+    def interrupted(*arguments):
+        raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
+    def broken(*arguments):
+        raise SystemError("something else")
+    for cut, wanted in ((interrupted, KeyboardInterrupt), (broken, SystemError)):
+        monkeypatch.setattr("locloc.stores.grabcut_mask", cut)
+        with pytest.raises(wanted, match="0 of 12 masks are there" if cut is interrupted else "something else"):
+            make(tmp_path/"store")
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     "A file system of 20 kB, where one can be mounted"
