@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOCALIZERS', 'Whole', 'Centred', 'AttentionMap', 'PPD', 'GrabCut', 'register_localizer', 'localizer_names',
-           'load_localizer', 'localize']
+           'Classified', 'load_localizer', 'localize']
 
 # %% ../nbs/30_localizers.ipynb #localizers-003
 import difflib
@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .attention import SOURCES, load_attention
+from .attention import SOURCES, Agreement, load_attention
 from .boxes import centred_box, map_boxes, scale_boxes
 from .data import Geometry, open_picture
-from .localization import Localization, shared
+from .localization import Localization, shared, sharing
 from .masks import GrabCutParams, grabcut_mask, ppd_mask, resize_mask, source_preset
 from .model import LocLoc
 from .stores import cores
@@ -164,11 +164,31 @@ def localizer_names()->list:
         names += [f"{name}:{source}" for source in SOURCES] if entry.takes_source else [name]
     return names
 
+# %% ../nbs/30_localizers.ipynb #3e5b77c1
+class Classified:
+    "A localizer that says where, and the classifier of a backbone that says what"
+    def __init__(self,
+        localizer,    # says where
+        backbone,     # FrozenViT whose stem is a classifier
+        name,         # what a table row is called
+        size:int=224, # pictures are squashed to this side for the classifier, px
+    ):
+        self.localizer, self.backbone, self.name, self.size = localizer, backbone, name, size
+        self.classes, self.class_specific = backbone.classes.ids, localizer.class_specific
+        self.setting = getattr(localizer, "setting", "")
+        self.fingerprint = dict(localizer.fingerprint, classes=backbone.weights_hash)
+
+    def __call__(self, pictures, class_ids=None):
+        with sharing():
+            logits = self.backbone.look(Geometry(self.size, squash=True).inputs(pictures)).logits
+            found = self.localizer(pictures, class_ids)
+        what = map(self.backbone.classes.most_probable, logits.softmax(1).cpu().numpy())
+        return [replace(where, **classes) for where, classes in zip(found, what, strict=True)]
+
 # %% ../nbs/30_localizers.ipynb #890105bf
 def _locloc_tiny(**options):
-    localizer = GrabCut("locloc-tiny", **options)
-    localizer.name = "locloc-tiny"
-    return localizer
+    tiny = load_attention("locloc-tiny")
+    return Classified(GrabCut(Agreement(load_attention("lowlevel"), tiny), **options), tiny.backbone, "locloc-tiny")
 
 register_localizer("whole", Whole)
 register_localizer("centred", Centred)

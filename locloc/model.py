@@ -23,7 +23,7 @@ from .data import get_protocol, open_picture
 from .files import replace_whole
 from .geg import GEG
 from .lfdm import LFDM, LinearHead
-from .localization import Localization
+from .localization import Classes, Localization
 
 # %% ../nbs/23_model.ipynb #model-005
 def score_maps(
@@ -162,7 +162,10 @@ class LocLoc(nn.Module):
         where = [{}] * len(pictures)
         if activation is not None:
             where = self._where(activation, inputs.shape[1:3], geometry, sizes)
-        what = [{}] * len(pictures) if logits is None else self._what(logits, topk)
+        what = [{}] * len(pictures)
+        if logits is not None:
+            classes, shares = Classes(self.classes, self.classes), logits.float().softmax(1).cpu().numpy()
+            what = [classes.most_probable(one, topk) for one in shares]
         return [Localization(**places, **classes) for places, classes in zip(where, what, strict=True)]
 
     def _where(self, activation, input_size, geometry, sizes):
@@ -172,13 +175,6 @@ class LocLoc(nn.Module):
             boxes = map_boxes(wide, self.threshold)
             yield dict(boxes=geometry.to_original(boxes, size), score_map=_over_whole_picture(small, geometry, size))
 
-    def _what(self, logits, topk):
-        "The most probable classes of each picture; among equals the earlier class comes first"
-        for shares in logits.float().softmax(1).cpu().numpy():
-            best = np.argsort(-shares, kind="stable")[:topk]
-            top = tuple((self.classes[i], float(shares[i])) for i in best)
-            ids = tuple(self.classes[i] for i in best)
-            yield dict(label=ids[0], class_id=ids[0], score=top[0][1], top=top, top_ids=ids)
 
     def predict(self, source, topk=5):
         return self.predict_batch([source], topk)[0]
