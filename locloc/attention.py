@@ -45,6 +45,15 @@ def attention_map(
     return torch.where(high > low, (a - low) / (high - low).clamp_min(torch.finfo(a.dtype).tiny), 0.)
 
 # %% ../nbs/11_attention.ipynb #attention-009
+def _lab(picture):
+    "uint8 RGB -> float32 CIE Lab"
+    return cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+
+def _mean_and_spread(lab, n):
+    "Mean and 0.7 × standard deviation of n × n cells"
+    mean, square = (cv2.resize(x, (n, n), interpolation=cv2.INTER_AREA) for x in (lab, lab**2))
+    return np.concatenate([mean, .7 * np.sqrt((square - mean**2).clip(0))], -1)
+
 def lowlevel_features(
     picture:np.ndarray, # (H, W, 3) uint8 RGB
     grids:tuple=(28, 14), # cells a side, divisors of 224
@@ -52,10 +61,10 @@ def lowlevel_features(
     "Colour and texture of the cells of a picture"
     if picture.shape[:2] != (224, 224):
         picture = cv2.resize(picture, (224, 224), interpolation=cv2.INTER_AREA)
-    smooth = cv2.bilateralFilter(picture, 9, 50, 50)
-    lab = cv2.cvtColor(smooth.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    cells = [lab.reshape(n, 224 // n, n, 224 // n, 3) for n in grids] # (row, y inside, column, x inside, Lab)
-    return [np.concatenate([c.mean((1, 3)), .7 * c.std((1, 3))], -1) for c in cells]
+    for _ in range(2):
+        picture = cv2.bilateralFilter(picture, 5, 50, 50)
+    lab = _lab(picture)
+    return [_mean_and_spread(lab, n) for n in grids]
 
 # %% ../nbs/11_attention.ipynb #attention-013
 @lru_cache
@@ -102,7 +111,8 @@ def colour_vote(
     places = np.stack(np.meshgrid(*(np.arange(n) / n for n in (h, w)), indexing="ij"), -1)
     likeness = np.concatenate([features / colour, places / spread], -1, dtype=np.float32)
     cells = torch.from_numpy(likeness.reshape(h * w, -1)) # (h, w, n + 2) -> (cells, n + 2)
-    votes = (-torch.cdist(cells, cells)**2 / 2).softmax(1) @ torch.from_numpy(saliency.ravel().astype(np.float32))
+    weights = torch.addmm(-cells.square().sum(1) / 2, cells, cells.T).softmax(1) # a Gaussian of the distance
+    votes = weights @ torch.from_numpy(saliency.ravel().astype(np.float32))
     return _mixed(saliency, votes.reshape(h, w).numpy(), mix)
 
 def _mixed(saliency, other, mix):
@@ -120,11 +130,12 @@ def segment_means(
     mix:float=.5,        # weight of the means against the map itself, [0, 1]
 )->np.ndarray:           # (SIDE, SIDE) float32 in [0, 1], largest value 1
     "Mean over the segment around each pixel, averaged over partitions, in geometric mean with the map itself"
-    picture = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    lab = _lab(cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
+    compactness = 15 / max(np.ptp(lab), 1e-6) # in units of Lab; slic stretches the colours to [0, 1]
     fine = cv2.resize(saliency, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
     means = []
     for count in segments:
-        parts = slic(picture, count, compactness=15, max_num_iter=5, start_label=0)
+        parts = slic(lab, count, compactness, max_num_iter=3, start_label=0, convert2lab=False)
         sums, sizes = np.bincount(parts.ravel(), fine.ravel()), np.bincount(parts.ravel())
         means.append((sums / sizes.clip(1))[parts])
     return _mixed(fine, np.mean(means, 0), mix)
@@ -139,7 +150,7 @@ def _check_pictures(pictures):
 class LowLevel:
     "Attention source without weights: the five steps above"
     name = "lowlevel"
-    fingerprint = dict(name="lowlevel", version=3)
+    fingerprint = dict(name="lowlevel", version=4)
 
     def __call__(self, pictures): # (B, H, W, 3) uint8 RGB -> (B, 112, 112) float32 in [0, 1]
         maps = [self._map(picture) for picture in _check_pictures(pictures)]
