@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIDE', 'SOURCES', 'attention_map', 'lowlevel_features', 'border_distance', 'centre_prior', 'colour_vote',
-           'segment_means', 'LowLevel', 'CLSAttention', 'Agreement', 'Source', 'register_source', 'load_attention']
+           'segment_means', 'LowLevel', 'CLSAttention', 'ClassActivation', 'Agreement', 'Source', 'register_source',
+           'load_attention']
 
 # %% ../nbs/11_attention.ipynb #attention-003
 import inspect
@@ -19,7 +20,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import dijkstra
 from skimage.segmentation import slic
 
-from .backbone import load_backbone
+from .backbone import hash_weights, load_backbone, load_classifier
 
 # %% ../nbs/11_attention.ipynb #attention-005
 def _pick(cls_attention, dim, numbers, what):
@@ -180,6 +181,46 @@ class CLSAttention:
     def __call__(self, pictures): # (B, H, W, 3) uint8 RGB -> (B, h, w) float32 in [0, 1]
         return attention_map(self.rows(pictures), self.layers, self.heads).cpu().numpy()
 
+# %% ../nbs/11_attention.ipynb #attention-cam-code
+class ClassActivation:
+    "Attention source of a classifier: its class activation maps, weighted by the classes' probabilities"
+    def __init__(self,
+        model, # timm's, with a classifier; CNN or ViT
+        name,
+    ):
+        self.model, self.name = model, f"cam:{name}"
+        self.fingerprint = dict(name=self.name, weights_hash=hash_weights(model.state_dict()), version=1)
+        self.mean, self.std = (np.array(model.pretrained_cfg[key], np.float32) for key in ("mean", "std"))
+
+    @torch.inference_mode()
+    def __call__(self, pictures): # (B, H, W, 3) uint8 RGB -> (B, h, w) float32 in [0, 1]
+        pictures = _check_pictures(pictures)
+        seen = np.concatenate([pictures, pictures[:, :, ::-1]])
+        device = next(self.model.parameters()).device
+        images = torch.from_numpy((seen / np.float32(255) - self.mean) / self.std).to(device).permute(0, 3, 1, 2)
+        maps = self._maps(images.contiguous(memory_format=torch.channels_last))
+        straight, mirrored = maps.chunk(2)
+        return attention_map((straight + mirrored.flip(2))[:, None, None]).cpu().numpy()
+
+    def _maps(self, images):
+        "(B, 3, H, W) -> (B, h, w): what each place says for the classes that are likely, at least 0"
+        features = self.model.forward_features(images)
+        shares = self.model.forward_head(features).softmax(1)
+        places, (h, w) = _places(features, self.model, images)
+        opinions = self.model.forward_head(places).unflatten(0, (len(images), -1)) # (B·h·w, C) -> (B, h·w, C)
+        return torch.einsum("bnc,bc->bn", opinions, shares).unflatten(1, (h, w)).clamp_min(0)
+
+def _places(features, model, images):
+    "Features of B pictures -> of B·h·w pictures of one place each, in the same layout; and (h, w)"
+    if features.ndim == 4 and getattr(model, "output_fmt", "NCHW") == "NHWC":
+        h, w = features.shape[1:3]
+        return features.flatten(0, 2)[:, None, None], (h, w)
+    if features.ndim == 4:
+        return features.permute(0, 2, 3, 1).flatten(0, 2)[:, :, None, None], features.shape[2:]
+    prefix = model.num_prefix_tokens # its head may read CLS or the mean of the patches, so every token is this one
+    patches = features[:, prefix:].flatten(0, 1) # (B, prefix+N, D) -> (B·N, D)
+    return patches[:, None].expand(-1, prefix + 1, -1), model.patch_embed.dynamic_feat_size(images.shape[2:])
+
 # %% ../nbs/11_attention.ipynb #attention-031
 class Agreement:
     "Attention source that is high where all of its sources are: the geometric mean of their maps, min-max normalised"
@@ -223,7 +264,8 @@ def _has_options(name):
     return known is None or known.make is None or bool(inspect.signature(known.make).parameters)
 
 def load_attention(
-    name:str,     # a registered name, any name that `load_backbone` knows, or several joined by "+"
+    # a registered name, a name for `load_backbone`, "cam:" and a name for `load_classifier`, or several joined by "+"
+    name:str,
     weights=None, # as for `load_backbone`
     layers=None,  # numbers, as for `attention_map`; None: the paper's mean of all (locloc-tiny: the last layer)
     heads=None,   # numbers; None: all
@@ -241,7 +283,15 @@ def load_attention(
     if "+" in name:
         parts = name.split("+")
         return Agreement(*(load_attention(part, **options if _has_options(part) else {}) for part in parts))
+    if name.startswith("cam:"):
+        return _from_classifier(name.removeprefix("cam:"), **options)
     return _from_backbone(name, **options)
+
+def _from_classifier(name, weights=None, layers=None, heads=None, **timm_kwargs):
+    "Class activation maps of a classifier"
+    if layers is not None or heads is not None:
+        raise ValueError(f"cam:{name} has no layers and no heads to choose")
+    return ClassActivation(load_classifier(name, weights, **timm_kwargs), name)
 
 def _from_backbone(name, weights=None, layers=None, heads=None, **timm_kwargs):
     "CLS attention of a backbone"
@@ -251,4 +301,6 @@ def _from_backbone(name, weights=None, layers=None, heads=None, **timm_kwargs):
 register_source(Source("lowlevel", LowLevel, params=dict(delta0=.12, delta1=.60, split=.30), ppd=.35))
 register_source(Source("locloc-tiny", partial(_from_backbone, "locloc-tiny", layers=(-1,)),
     params=dict(delta0=.12, delta1=.70, split=.40), ppd=.40))
+register_source(Source("cam:efficientnet_lite0", params=dict(delta0=.20, delta1=.70, split=.40), ppd=.35))
+register_source(Source("lowlevel+cam:efficientnet_lite0", params=dict(delta0=.20, delta1=.70, split=.40), ppd=.35))
 register_source(Source("lowlevel+locloc-tiny", params=dict(delta0=.20, delta1=.50, split=.50), ppd=.40))
