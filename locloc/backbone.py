@@ -56,7 +56,7 @@ ALIASES = {
 
 # %% ../nbs/10_backbone.ipynb #backbone-009
 class LiteStem(PatchEmbed):
-    "Patch embedding by a frozen EfficientNet-Lite0 and a linear map; pictures are multiples of 32 px"
+    "Patch embedding by a frozen EfficientNet-Lite0 and two linear maps"
     def __init__(self,
         *args, # as timm's `PatchEmbed`
         embed_dim:int=192, # D
@@ -66,10 +66,11 @@ class LiteStem(PatchEmbed):
         if self.patch_size != (16, 16):
             raise ValueError(f"the stem's maps make patches of 16 px, not {self.patch_size}")
         self.net = load_lite0(weights=False)
-        self.proj = nn.Conv2d(112 + 320, embed_dim, 1)
+        self.proj = nn.Conv2d(112, embed_dim, 1)
+        self.proj_last = nn.Conv2d(1280, embed_dim, 1, bias=False)
 
     def maps(self, images):
-        "(B, 3, H, W) -> the maps of strides 16 and 32: (B, 112, H/16, W/16) and (B, 320, H/32, W/32)"
+        "(B, 3, H, W) -> what the network sees at strides 16 and 32: (B, 112, H/16, W/16) and (B, 320, H/32, W/32)"
         x = self.net.bn1(self.net.conv_stem(images.contiguous(memory_format=torch.channels_last)))
         found = []
         for stage, blocks in enumerate(self.net.blocks):
@@ -78,17 +79,18 @@ class LiteStem(PatchEmbed):
                 found.append(x)
         return found
 
-    def tokens(self, fine, coarse):
-        "Both maps -> patch tokens, in the layout that the ViT asked for"
-        wide = F.interpolate(coarse, fine.shape[-2:], mode="bilinear", align_corners=False)
-        joined = self.proj(torch.cat([fine, wide], 1)) # (B, 432, h, w) -> (B, D, h, w)
-        return nchw_to(joined, Format.NLC if self.flatten else self.output_fmt)
+    def last(self, coarse):
+        "The map of stride 32 -> the last one, which the classifier averages: (B, 1280, h/2, w/2)"
+        return self.net.bn2(self.net.conv_head(coarse))
 
-    def classify(self, coarse):
-        "The map of stride 32 -> (B, 1000) logits of ImageNet's classes"
-        return self.net.forward_head(self.net.bn2(self.net.conv_head(coarse)))
+    def tokens(self, fine, last):
+        "The map of stride 16 and the last one -> patch tokens, in the layout that the ViT asked for"
+        wide = F.interpolate(self.proj_last(last), fine.shape[-2:], mode="bilinear", align_corners=False)
+        return nchw_to(self.proj(fine) + wide, Format.NLC if self.flatten else self.output_fmt)
 
-    def forward(self, images): return self.tokens(*self.maps(images))
+    def forward(self, images):
+        fine, coarse = self.maps(images)
+        return self.tokens(fine, self.last(coarse))
 
 LOCLOC_TINY_VIT = dict(
     img_size=224, patch_size=16, embed_dim=192, depth=3, num_heads=6, num_classes=0, embed_layer=LiteStem)
@@ -348,7 +350,8 @@ class FrozenViT(nn.Module):
             patches = stem(images)
         else:
             fine, coarse = stem.maps(images)
-            patches, logits = stem.tokens(fine, coarse), stem.classify(coarse)
+            last = stem.last(coarse)
+            patches, logits = stem.tokens(fine, last), stem.net.forward_head(last)
         tokens = self.model._pos_embed(patches)
         if isinstance(tokens, tuple): # with rotary positions, which `encode` makes itself
             tokens = tokens[0]
