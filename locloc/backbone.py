@@ -440,5 +440,5 @@ def load_classifier(
     try:
         model = timm.create_model(timm_name, **from_file, **timm_kwargs)
     except (RuntimeError, TypeError, KeyError, AttributeError, *unreadable) as error:
-        raise ValueError(f"{what}: {str(error)[:200]}") from error
+        raise ValueError(f"{what} can't be loaded ({type(error).__name__}: {str(error)[:200]})") from error
     return model.eval().requires_grad_(False)
