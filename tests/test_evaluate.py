@@ -258,19 +258,19 @@ def test_classes_are_the_same_by_their_wordnet_id():
     assert (row["Top-1 Loc"], row["Top-5 Loc"], row["GT-known Loc"]) == (50, 50, 100)
 
 
-PHOTOGRAPHS = { # class -> picture in data/images, its box
-    "n02124075_Egyptian_cat": ("cat/chelsea.jpg", [0, 0, 400, 300]),
-    "n07920052_espresso": ("cup/coffee.jpg", [80, 15, 478, 385]),
-    "n03126707": ("rocket/rocket.jpg", [307, 118, 340, 418])} # a crane, which it is not
+PHOTOGRAPHS = { # class -> picture in data/images; its width, height and box
+    "n02124075_Egyptian_cat": ("cat/chelsea.jpg", "451,300,0,0,400,300"),
+    "n07920052_espresso": ("cup/coffee.jpg", "600,400,80,15,478,385"),
+    "n03126707": ("rocket/rocket.jpg", "640,427,307,118,340,418")} # a crane, which it is not
 
 
 @pytest.fixture
 def photographs(tmp_path):
-    lines = ["image,class,split,x0,y0,x1,y1"]
-    for name, (picture, box) in PHOTOGRAPHS.items():
+    lines = ["image,class,split,width,height,x0,y0,x1,y1,mask"]
+    for name, (picture, numbers) in PHOTOGRAPHS.items():
         (tmp_path/name).mkdir()
         shutil.copy(Path(__file__).parents[1]/"data"/"images"/picture, tmp_path/name/"1.jpg")
-        lines.append(",".join(map(str, [f"{name}/1.jpg", name, "test", *box])))
+        lines.append(f"{name}/1.jpg,{name},test,{numbers},")
     (tmp_path/"index.csv").write_text("\n".join(lines) + "\n")
     return load_dataset(tmp_path, "test")
 
