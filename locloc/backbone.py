@@ -432,11 +432,16 @@ def load_classifier(
     timm_name = _timm_name(name)
     if weights is None:
         weights = _hub_file(name)
-    from_file = {} if weights is False else dict(pretrained=True, pretrained_cfg_overlay=dict(file=str(weights)))
-    if from_file and not Path(weights).is_file():
+    if weights is not False and not Path(weights).is_file():
         raise FileNotFoundError(f"no weights file at {weights}")
+    from_file, what = {}, name
+    if weights is not False: # timm drops a classifier of other than the classes it expects in the file
+        classes = {key: value for key, value in timm_kwargs.items() if key == "num_classes"}
+        from_file = dict(pretrained=True, pretrained_cfg_overlay=dict(file=str(weights), **classes))
+        what = f"{weights} for {name}"
+    unreadable = EOFError, SafetensorError, pickle.UnpicklingError
     try:
         model = timm.create_model(timm_name, **from_file, **timm_kwargs)
-    except (RuntimeError, TypeError, KeyError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{name}: {str(error)[:200]}") from error
+    except (RuntimeError, TypeError, KeyError, AttributeError, *unreadable) as error:
+        raise ValueError(f"{what} can't be loaded ({type(error).__name__}: {str(error)[:200]})") from error
     return model.eval().requires_grad_(False)

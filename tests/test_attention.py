@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from locloc.attention import (
     Agreement,
+    ClassActivation,
     CLSAttention,
     Source,
     attention_map,
@@ -18,7 +21,7 @@ from locloc.attention import (
     load_attention,
     register_source,
 )
-from locloc.backbone import load_backbone
+from locloc.backbone import load_backbone, load_classifier
 from locloc.boxes import box_iou, boxes_from_map
 from locloc.data import get_protocol, load_dataset
 from locloc.scenes import make_scene
@@ -209,6 +212,139 @@ def test_a_maker_that_takes_options_gets_those_that_are_given(own_sources):
 def test_registered_sources_do_not_outlive_their_test():
     with pytest.raises((ValueError, FileNotFoundError)):
         load_attention("bright")
+
+
+CLASSIFIERS = { # name -> options
+    "efficientnet_lite0": {}, "resnet18": dict(weights=False), "convnext_atto": dict(weights=False),
+    "deit_tiny": dict(weights=False, depth=2, dynamic_img_size=True)}
+
+
+@pytest.fixture(scope="module", params=CLASSIFIERS)
+def cam(request):
+    torch.manual_seed(0)
+    return load_attention(f"cam:{request.param}", **CLASSIFIERS[request.param])
+
+
+@pytest.fixture(scope="module")
+def noise():
+    return np.random.default_rng(0).integers(0, 256, (2, 96, 160, 3), np.uint8)
+
+
+def test_cam_is_a_map_in_0_1(cam, noise):
+    maps = cam(noise)
+    grid = (6, 10) if cam.name == "cam:deit_tiny" else (3, 5)
+    assert maps.shape == (2, *grid) and maps.dtype == np.float32
+    assert maps.min() == 0 and maps.max() == 1
+
+
+def test_cam_of_a_mirrored_picture_is_mirrored(cam, noise):
+    mirrored = np.ascontiguousarray(noise[:, :, ::-1])
+    np.testing.assert_allclose(cam(mirrored), cam(noise)[:, :, ::-1], atol=1e-3)
+
+
+def test_cam_has_a_name_and_a_fingerprint(cam):
+    assert cam.name in {f"cam:{name}" for name in CLASSIFIERS}
+    assert json.loads(json.dumps(cam.fingerprint)) == cam.fingerprint and cam.fingerprint["name"] == cam.name
+
+
+def test_cam_refuses_what_is_no_picture(cam):
+    with pytest.raises(ValueError, match="wanted pictures"):
+        cam(np.zeros((1, 8, 8, 3)))
+
+
+@pytest.fixture(scope="module")
+def resnet18():
+    torch.manual_seed(1)
+    return load_classifier("resnet18", weights=False, num_classes=7)
+
+
+def textbook_cam(model, picture):
+    "Features times the rows of the last layer, weighted by the probabilities of the classes: (h, w)"
+    cfg = model.pretrained_cfg
+    image = torch.from_numpy((picture / 255 - cfg["mean"]) / cfg["std"]).float().permute(2, 0, 1)[None]
+    features, shares = model.forward_features(image)[0], model(image).softmax(1)[0]
+    says = sum(p * (torch.einsum("dhw,d->hw", features, row) + bias)
+               for p, row, bias in zip(shares, model.fc.weight, model.fc.bias, strict=True))
+    return says.clamp_min(0).numpy()
+
+
+def test_cam_is_that_of_the_textbook(resnet18, noise):
+    straight, mirrored = (textbook_cam(resnet18, picture) for picture in (noise[0], noise[0][:, ::-1]))
+    wanted = straight + mirrored[:, ::-1]
+    wanted = (wanted - wanted.min()) / np.ptp(wanted)
+    assert np.unique(wanted).size > 10
+    np.testing.assert_allclose(ClassActivation(resnet18, "resnet18")(noise[:1])[0], wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize("chosen", [dict(layers=0), dict(heads=(1, 2))])
+def test_cam_has_no_layers_and_no_heads(chosen):
+    with pytest.raises(ValueError, match="cam:efficientnet_lite0 has no layers and no heads"):
+        load_attention("cam:efficientnet_lite0", **chosen)
+
+
+def test_cam_of_an_unknown_network_names_the_nearest():
+    with pytest.raises(ValueError, match="no network called 'resnet1_8'; nearest: .*resnet18"):
+        load_attention("cam:resnet1_8", weights=False)
+
+
+def test_lowlevel_and_cam_join():
+    source = load_attention("lowlevel+cam:efficientnet_lite0")
+    assert [type(one).__name__ for one in source.sources] == ["LowLevel", "ClassActivation"]
+    maps = source(np.stack([make_scene(i)[0] for i in range(2)]))
+    assert maps.shape == (2, 112, 112) and maps.min() == 0 and maps.max() == 1
+
+
+def test_a_classifiers_weights_file_is_loaded(resnet18, noise, tmp_path):
+    path = tmp_path/"model.safetensors"
+    save_file(resnet18.state_dict(), path)
+    again = load_classifier("resnet18", weights=path, num_classes=7)
+    assert not again.training and not any(p.requires_grad for p in again.parameters())
+    assert all(torch.equal(value, resnet18.state_dict()[key]) for key, value in again.state_dict().items())
+    source = load_attention("cam:resnet18", weights=path, num_classes=7)
+    np.testing.assert_array_equal(source(noise), ClassActivation(resnet18, "resnet18")(noise))
+
+
+def test_a_classifiers_weights_file_of_timms_own_is_loaded(tmp_path):
+    torch.manual_seed(0)
+    model = timm.create_model("convnext_atto", pretrained=False)
+    save_file(model.state_dict(), tmp_path/"model.safetensors")
+    again = load_classifier("convnext_atto", weights=str(tmp_path/"model.safetensors"))
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in again.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", bytes(100)], ids=["empty", "page", "zeros"])
+def test_a_classifiers_damaged_weights_file_is_named(tmp_path, name, content):
+    path = tmp_path/name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} for resnet18 can't be loaded"):
+        load_classifier("resnet18", weights=path)
+
+
+def test_a_classifiers_weights_file_cut_short_is_named(resnet18, tmp_path):
+    path = tmp_path/"model.safetensors"
+    save_file(resnet18.state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match=r"model\.safetensors"):
+        load_classifier("resnet18", weights=path, num_classes=7)
+
+
+def test_another_networks_weights_file_is_named(resnet18, tmp_path):
+    path = tmp_path/"model.safetensors"
+    save_file(resnet18.state_dict(), path)
+    with pytest.raises(ValueError, match=r"model\.safetensors"):
+        load_classifier("convnext_atto", weights=path)
+
+
+def test_a_classifiers_missing_weights_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no weights file at .*absent\.pth"):
+        load_classifier("resnet18", weights=tmp_path/"absent.pth")
+
+
+def test_a_classifier_without_network_names_its_file(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *a: None)
+    with pytest.raises(FileNotFoundError, match="timm/resnet18.*--weights"):
+        load_attention("cam:resnet18")
 
 
 @pytest.mark.skipif(not os.environ.get("LOCLOC_REAL"), reason="LOCLOC_REAL names no folder of photographs")

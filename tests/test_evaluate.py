@@ -1,7 +1,9 @@
 "Every row of a report against the same figure counted literally; what a report says about itself."
 import csv
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from locloc.data import Dataset, PictureError, Protocol, Sample, Samples, get_pr
 from locloc.evaluate import evaluate
 from locloc.geg import GEG
 from locloc.lfdm import LFDM, LinearHead
-from locloc.localization import Localization
+from locloc.localization import Localization, class_key
 from locloc.localizers import PPD, AttentionMap, GrabCut, load_localizer
 from locloc.masks import GrabCutParams, grabcut_mask
 from locloc.metrics import MaxBoxAcc, MaxBoxAccV2, mask_iou
@@ -254,6 +256,42 @@ def test_classes_are_the_same_by_their_wordnet_id():
     data = dataset([sample(whole), sample(whole, label=1)], ("n02124075_Egyptian_cat", "n02123045"))
     row = rows(quiet(data, [Fixed(Localization([[0, 0, 224, 224]], **cat))], (SQUASH,)))["boxes", "squash", "fixed", ""]
     assert (row["Top-1 Loc"], row["Top-5 Loc"], row["GT-known Loc"]) == (50, 50, 100)
+
+
+PHOTOGRAPHS = { # class -> picture in data/images; its width, height and box
+    "n02124075_Egyptian_cat": ("cat/chelsea.jpg", "451,300,0,0,400,300"),
+    "n07920052_espresso": ("cup/coffee.jpg", "600,400,80,15,478,385"),
+    "n03126707": ("rocket/rocket.jpg", "640,427,307,118,340,418")} # a crane, which it is not
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    lines = ["image,class,split,width,height,x0,y0,x1,y1,mask"]
+    for name, (picture, numbers) in PHOTOGRAPHS.items():
+        (tmp_path/name).mkdir()
+        shutil.copy(Path(__file__).parents[1]/"data"/"images"/picture, tmp_path/name/"1.jpg")
+        lines.append(f"{name}/1.jpg,{name},test,{numbers},")
+    (tmp_path/"index.csv").write_text("\n".join(lines) + "\n")
+    return load_dataset(tmp_path, "test")
+
+
+def test_the_shipped_model_is_judged_by_class_without_training(photographs):
+    protocol = get_protocol("wsoleval")
+    answers = load_localizer("locloc-tiny")([protocol.picture(sample.picture) for sample in photographs])
+    first, among, right = [], [], []
+    for answer, sample in zip(answers, photographs, strict=True):
+        true_class = class_key(photographs.classes[sample.label])
+        first.append(answer.class_id == true_class)
+        among.append(true_class in answer.top_ids)
+        boxes = protocol.boxes(sample.boxes, sample.size, True)
+        right.append(box_iou(answer.box, boxes, inclusive=True).max() >= .5)
+    found = rows(quiet(photographs, ["locloc-tiny"], "wsoleval"))
+    classes, boxes = found["classes", "wsoleval", "locloc-tiny", ""], found["boxes", "wsoleval", "locloc-tiny", "fixed"]
+    assert sorted(among) == [False, True, True] # whatever the weights are, this is EfficientNet-Lite0
+    shares = {"Top-1 Cls": first, "Top-5 Cls": among}
+    assert {name: classes[name] for name in shares} == pytest.approx({k: 100*np.mean(v) for k, v in shares.items()})
+    shares = {"Top-1 Loc": np.logical_and(first, right), "Top-5 Loc": np.logical_and(among, right)}
+    assert {name: boxes[name] for name in shares} == pytest.approx({k: 100*np.mean(v) for k, v in shares.items()})
 
 
 class ByClass:

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from locloc import load_localizer, localize, localizer_names
-from locloc.backbone import load_backbone
+from locloc.backbone import LiteStem, load_backbone
 from locloc.boxes import box_iou
-from locloc.data import PictureError, get_protocol
+from locloc.data import PictureError, get_protocol, load_dataset
 from locloc.geg import GEG
-from locloc.localization import Localizer, sharing
+from locloc.localization import Classes, Localizer, class_key, sharing
 from locloc.localizers import GrabCut
 from locloc.masks import GrabCutParams, grabcut_mask
 from locloc.model import LocLoc
@@ -43,6 +43,80 @@ def test_every_registered_name_answers(name):
     assert isinstance(localizer, Localizer) and json.dumps(localizer.fingerprint)
     x0, y0, x1, y1 = found.box
     assert 0 <= x0 < x1 <= 451 and 0 <= y0 < y1 <= 300
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load_localizer("locloc-tiny")
+
+
+@pytest.fixture(scope="module")
+def cat(tiny):
+    "What the shipped model says of the cat"
+    return tiny([np.array(Image.open(CAT))])[0]
+
+
+def test_the_shipped_model_names_imagenets_classes(tiny):
+    names = tiny.backbone.classes.names
+    assert len(tiny.classes) == len(names) == 1000
+    assert all(class_key(class_id) == class_id and class_id[0] == "n" for class_id in tiny.classes)
+    assert all(name and name[0].isalpha() and "_" not in name and "," not in name for name in names)
+
+
+def test_the_cat_is_some_cat(cat):
+    cats = {"n02124075": "Egyptian cat", "n02123045": "tabby", "n02123159": "tiger cat"}
+    assert cats.get(cat.class_id) == cat.label
+    assert cat.words.startswith(f"{cat.label} {100 * cat.score:.0f} %, box ")
+
+
+def test_the_five_most_probable_classes_are_in_order(cat):
+    assert len(cat.top) == len(set(cat.top_ids)) == 5
+    assert cat.top[0] == (cat.label, cat.score) and cat.top_ids[0] == cat.class_id
+    shares = [share for _, share in cat.top]
+    assert shares == sorted(shares, reverse=True) and 0 < sum(shares) <= 1 + 1e-6
+
+
+def test_the_box_covers_the_cat(cat):
+    (known,) = (sample for sample in load_dataset(CAT.parents[2], "test") if "chelsea" in sample.id)
+    assert box_iou(cat.box, known.boxes).max() >= .3
+
+
+def test_where_is_what_grabcut_alone_says(cat):
+    alone = localize(CAT, "grabcut:lowlevel+locloc-tiny")
+    assert np.array_equal(cat.mask, alone.mask) and np.array_equal(cat.boxes, alone.boxes) and alone.label is None
+
+
+def test_one_pass_serves_where_and_what(tiny, monkeypatch):
+    passes, maps = [], LiteStem.maps
+
+    def counting(self, images):
+        passes.append(len(images))
+        return maps(self, images)
+
+    monkeypatch.setattr(LiteStem, "maps", counting)
+    picture = np.array(Image.open(CAT))
+    tiny([picture, picture[:, ::-1]])
+    assert passes == [2]
+
+
+def test_the_shipped_model_takes_grabcuts_options(tiny):
+    other = load_localizer("locloc-tiny", delta0=.31)
+    assert other.localizer.params.delta0 == .31 and "δ0 0.31" in other.setting
+    assert other.fingerprint != tiny.fingerprint and other.fingerprint["classes"] == tiny.fingerprint["classes"]
+    with pytest.raises(ValueError, match="takes no attention source"):
+        load_localizer("locloc-tiny:lowlevel")
+
+
+def test_among_equal_classes_the_earlier_is_first():
+    classes = Classes(tuple("abcdef"), ("ant", "bee", "cat", "dog", "elk", "fox"))
+    named = classes.most_probable(np.array([.1, .3, .1, .3, .1, .1]), count=4)
+    assert named["top_ids"] == ("b", "d", "a", "c") and named["label"] == "bee" and named["class_id"] == "b"
+    assert named["top"] == (("bee", .3), ("dog", .3), ("ant", .1), ("cat", .1)) and named["score"] == .3
+
+
+def test_fewer_classes_than_asked_for():
+    named = Classes(("a", "b"), ("ant", "bee")).most_probable([.2, .8])
+    assert named["top"] == (("bee", .8), ("ant", .2))
 
 
 def test_grabcut_is_the_mask_of_the_squashed_picture():
@@ -101,7 +175,7 @@ def test_attention_is_computed_once_for_those_who_share_it():
     ("grabcutt:lowlevel", {}, "nearest: grabcut:lowlevel"), ("ppd", {}, "needs an attention source"),
     ("whole:lowlevel", {}, "takes no attention source"), ("centred", dict(size=3), "size"),
     ("centred", dict(share=0), "share must be"), ("grabcut:lowlevel", dict(delta0=.9), "delta0"),
-    ("ppd:nothing_vit", {}, "no backbone called"), ("runs/nowhere", {}, "no run folder")])
+    ("ppd:nothing_vit", {}, "no network called"), ("runs/nowhere", {}, "no run folder")])
 def test_what_cannot_be_had_is_said(name, options, words):
     with pytest.raises(ValueError, match=words):
         load_localizer(name, **options)

@@ -81,7 +81,7 @@ def test_layers_and_heads(tuner):
     controls = tuner.controls
     controls.source.value = "locloc-tiny"
     assert not controls.layers.disabled
-    assert controls.layers.value == (3,)
+    assert controls.layers.value == (2,)
     assert len(controls.heads.options) == 6
     before, made = seen(tuner), tuner.bench.rows.made
     controls.layers.value = (0, 1)

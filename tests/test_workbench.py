@@ -65,7 +65,8 @@ def test_first_setting_follows_the_source():
 
 def test_registered_sources_are_offered(monkeypatch):
     monkeypatch.setitem(SOURCES, "mine", Source("mine", LowLevel))
-    assert Sources("test_vit").names == ["test_vit", "lowlevel", "locloc-tiny", "lowlevel+locloc-tiny", "mine"]
+    shipped = ["cam:efficientnet_lite0", "lowlevel+cam:efficientnet_lite0", "lowlevel+locloc-tiny"]
+    assert Sources("test_vit").names == ["test_vit", "lowlevel", "locloc-tiny", *shipped, "mine"]
 
 
 def test_a_source_that_cannot_be_had_is_told():
@@ -76,7 +77,7 @@ def test_a_source_that_cannot_be_had_is_told():
 
 
 def test_a_vit_has_layers_and_heads_to_choose():
-    choice = SourceChoice((0, 1, 2, 3), (0, 1, 2, 3, 4, 5), usual_layers=(3,), usual_heads=(0, 5))
+    choice = SourceChoice((0, 1, 2), (0, 1, 2, 3, 4, 5), usual_layers=(2,), usual_heads=(0, 5))
     assert source_choice(load_attention("locloc-tiny", heads=(0, -1))) == choice
     assert source_choice(LowLevel()) is None
 
