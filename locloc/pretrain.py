@@ -28,9 +28,11 @@ from .attention import attention_map, load_attention
 from .backbone import load_backbone
 from .data import Geometry, get_protocol, load_dataset
 from .files import differences, replace_whole
+from .geg import GEG
 from .lite0 import load_lite0
 from .masks import GrabCutParams
 from .metrics import MaxBoxAcc
+from .model import LOCLOC_TINY_GEG
 from .stores import make_masks
 
 # %% ../nbs/25_pretrain.ipynb #pretrain-004
@@ -48,7 +50,7 @@ class PretrainConfig:
     batch_size:int=32       # pictures a step
     lr:float=1e-3           # AdamW, highest learning rate; 50 steps of warm-up, then cosine to zero
     weight_decay:float=.05  # AdamW, not on biases and norms
-    mask_weight:float=1.    # of the mask loss beside the attention loss
+    mask_weight:float=5.    # of the mask loss beside the attention loss
     drop_path:float=.1      # of the last block; less in those before
     save_every:int=1        # epochs between checkpoints
     # share of the pictures that teach nothing, [0, 1): the log says how well their masks are imitated
@@ -193,7 +195,7 @@ def _cls_row(block, tokens):
     return (q[:, :, :1] @ k.mT * block.attn.scale).float().softmax(-1)[:, :, 0, 1:]
 
 class PretrainModel(nn.Module):
-    "What of locloc-tiny learns, and the linear layer that is thrown away after training"
+    "The blocks of locloc-tiny and its GEG, behind the frozen stem"
     def __init__(self,
         vit, # timm's VisionTransformer with a LiteStem; all but the network and what it says of classes will learn
     ):
@@ -201,33 +203,33 @@ class PretrainModel(nn.Module):
         self.vit = vit.requires_grad_(True)
         for fixed in (vit.patch_embed.net, vit.patch_embed.proj_last):
             fixed.requires_grad_(False)
-        self.parts = nn.Sequential(nn.LayerNorm(vit.embed_dim), nn.Linear(vit.embed_dim, 16))
+        self.geg = GEG(vit.embed_dim, **LOCLOC_TINY_GEG)
 
     def train(self, mode=True):
         super().train(mode)
         self.vit.patch_embed.net.eval()
         return self
 
-    # the stem's maps (B, 112, h, w) and (B, 320, h/2, w/2) -> attention (B, heads, h, w), parts (B, 4h, 4w)
+    # the stem's maps (B, 112, h, w) and (B, 320, h/2, w/2) -> attention (B, heads, h, w), F^a (B, 8h, 8w)
     def forward(self, fine, coarse):
         grid = fine.shape[-2:]
         stem = self.vit.patch_embed
         tokens = self.vit._pos_embed(stem.tokens(fine, stem.last(coarse)))
         for block in self.vit.blocks:
             before, tokens = tokens, block(tokens)
-        parts = self.parts(tokens[:, 1:]).transpose(1, 2).unflatten(-1, grid) # (B, N, 16) -> (B, 16, h, w)
+        patches = tokens[:, 1:].transpose(1, 2).unflatten(-1, grid) # (B, N, D) -> (B, D, h, w)
         attention = _cls_row(block, before).unflatten(-1, grid) # (B, heads, N) -> (B, heads, h, w)
-        return attention, F.pixel_shuffle(parts, 4)[:, 0] # (B, 16, h, w) -> (B, 4h, 4w)
+        return attention, self.geg(patches)[:, 0]
 
 # %% ../nbs/25_pretrain.ipynb #pretrain-021
 def pretrain_loss(
     outputs, # of PretrainModel
-    target:torch.Tensor,  # (B, 4h, 4w) share of object in each part of a token
+    target:torch.Tensor,  # (B, 4h, 4w) share of object
     trusted:torch.Tensor, # (B,) float: 1 where the mask counts
-)->tuple: # attention loss, mask loss
+)->tuple: # attention loss, mask loss (Eq. 3)
     "Both losses of a batch"
-    attention, parts = outputs
-    mask = F.binary_cross_entropy_with_logits(parts, target, reduction="none").mean((1, 2))
+    attention, activation = outputs
+    mask = (F.avg_pool2d(activation, 2) - target).square().mean((1, 2))
     mask = (mask * trusted).sum() / trusted.sum().clamp_min(1)
     return attention_loss(attention, F.avg_pool2d(target, 4), trusted), mask
 
@@ -327,9 +329,10 @@ def _save(out, training, config, log):
         lines.append(f"{epoch}," + ",".join(f"{value:.4f}" for value in astuple(figures)) + "\n")
     replace_whole(out/"log.csv", lambda aside: aside.write_text("".join(lines)))
     weights = {}
-    for name, value in training.model.vit.state_dict().items():
-        if not name.startswith("patch_embed.net."):
-            weights[name] = value.half().cpu().contiguous()
+    for name, value in training.model.state_dict().items():
+        if not name.startswith("vit.patch_embed.net."):
+            value = value.half() if value.is_floating_point() else value
+            weights[name.removeprefix("vit.")] = value.cpu().contiguous()
     about = dict(model="locloc-tiny", epochs_done=str(len(log)), config=settings)
     replace_whole(out/"locloc-tiny.safetensors", lambda aside: save_file(weights, aside, about))
 
