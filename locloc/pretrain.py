@@ -32,7 +32,7 @@ from .geg import GEG
 from .lite0 import load_lite0
 from .masks import GrabCutParams
 from .metrics import MaxBoxAcc
-from .model import LOCLOC_TINY_GEG
+from .model import TINY_GEG
 from .stores import make_masks
 
 # %% ../nbs/25_pretrain.ipynb #pretrain-004
@@ -203,7 +203,7 @@ class PretrainModel(nn.Module):
         self.vit = vit.requires_grad_(True)
         for fixed in (vit.patch_embed.net, vit.patch_embed.proj_last):
             fixed.requires_grad_(False)
-        self.geg = GEG(vit.embed_dim, **LOCLOC_TINY_GEG)
+        self.geg = GEG(vit.embed_dim, **TINY_GEG)
 
     def train(self, mode=True):
         super().train(mode)
