@@ -15,6 +15,7 @@ from locloc.attention import load_attention
 from locloc.backbone import load_backbone
 from locloc.data import get_protocol, load_dataset
 from locloc.lite0 import load_lite0
+from locloc.model import load_locloc_tiny
 from locloc.pretrain import (
     PretrainConfig,
     PretrainData,
@@ -185,7 +186,7 @@ def test_attention_loss_has_its_least_at_the_mask():
 
 def test_untrusted_masks_do_not_count():
     torch.manual_seed(0)
-    outputs = torch.rand(2, 4, 3, 3), torch.randn(2, 12, 12)
+    outputs = torch.rand(2, 4, 3, 3), torch.rand(2, 24, 24)
     target, other = torch.rand(2, 12, 12), torch.rand(2, 12, 12)
     other[1] = target[1]
     one, same = (torch.stack(pretrain_loss(outputs, mask, torch.tensor([0., 1.]))) for mask in (target, other))
@@ -217,13 +218,15 @@ def model():
     return PretrainModel(load_backbone("locloc-tiny", weights=False).model).eval()
 
 
-def test_parts_are_in_their_places(model):
-    seen = {}
-    model.parts.register_forward_hook(lambda module, args, out: seen.setdefault("tokens", out))
-    tokens_to_map = model(torch.randn(1, 112, 2, 4), torch.randn(1, 320, 1, 2))[1]
-    assert tokens_to_map.shape == (1, 8, 16)
-    token = seen["tokens"][0, 4 * 1 + 2] # row 1, column 2 of a 2×4 grid
-    torch.testing.assert_close(tokens_to_map[0, 4:8, 8:12].flatten(), token)
+def test_geg_reads_the_patch_tokens(model):
+    given = torch.randn(2, 3, 32, 64)
+    with torch.no_grad():
+        fine, coarse = model.vit.patch_embed.maps(given)
+        activation = model(fine, coarse)[1]
+        vit = load_backbone("locloc-tiny", weights=False)
+        vit.model.load_state_dict(model.vit.state_dict())
+        torch.testing.assert_close(activation, model.geg(vit(given).patches)[:, 0], atol=1e-5, rtol=1e-5)
+    assert activation.shape == (2, 16, 32)
 
 
 def test_what_learns_is_the_attention_that_is_looked_at(vit):
@@ -248,6 +251,14 @@ def test_the_log_has_a_row_an_epoch(finished):
     assert [row["epoch"] for row in found] == ["1", "2"]
     assert all(0 <= float(row["held_out"]) <= 100 and float(row["held_out_loss"]) > 0 for row in found)
     assert float(found[1]["attention"]) < float(found[0]["attention"])
+
+
+def test_the_geg_that_learned_is_the_one_that_is_read(finished):
+    file = finished/"locloc-tiny.safetensors"
+    geg = load_locloc_tiny(file).geg
+    written = {name.removeprefix("geg."): value for name, value in load_file(file).items() if name.startswith("geg.")}
+    assert written.keys() == geg.state_dict().keys()
+    assert all(torch.equal(value.float(), geg.state_dict()[name].float()) for name, value in written.items())
 
 
 def test_weights_hold_nothing_of_the_stems_network(finished):
