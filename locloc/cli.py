@@ -76,7 +76,7 @@ def _parse_shard(text):
 @dataclass(frozen=True)
 class Masks:
     "Make the pseudo masks of a data set: attention, two thresholds, GrabCut. Run again to go on where it stopped."
-    data:str                  # `scenes`, or a folder: index.csv or ImageFolder
+    data:str                  # `scenes`, `scenes-hard`, or a folder: index.csv or ImageFolder
     out:Path                  # folder for the mask store
     split:str="train"         # which pictures
     count:int|None=None       # only so many, drawn at random, the same each time; None: all
@@ -239,7 +239,8 @@ def _value(text):
 @dataclass(frozen=True)
 class Evaluate:
     "Measure methods on a data set, all in one pass; writes report.md, .json, .csv and figures."
-    # `scenes`, or a folder: index.csv, CUB-200-2011, ILSVRC-2012, wsolevaluation's metadata, VOC, COCO or ImageFolder
+    # `scenes`, `scenes-hard`, or a folder: index.csv, CUB-200-2011, ILSVRC-2012, wsolevaluation's metadata, VOC,
+    # COCO or ImageFolder
     data:str
     # what is measured: centred, whole, attention:SOURCE, ppd:SOURCE, grabcut:SOURCE, locloc-tiny, or a run's folder;
     # options behind commas, such as grabcut:lowlevel,delta0=.05
@@ -381,7 +382,7 @@ def _draw(out, path, picture, found):
 # %% ../nbs/44_cli.ipynb #cli-027
 @dataclass(frozen=True)
 class Demo:
-    "The whole method on scenes made on the spot, with nothing to download: masks, GEG, LFDM, evaluation, a figure."
+    "The whole method on hard scenes made on the spot, nothing to download: masks, GEG, LFDM, evaluation, a figure."
     out:Path=Path("runs/demo") # folder for everything it makes; run again to go on where it stopped
     train:int=320              # training scenes
     test:int=120               # test scenes
@@ -394,18 +395,21 @@ class Demo:
         from locloc.evaluate import evaluate
         from locloc.stores import make_masks
         from locloc.train import GEGConfig, LFDMConfig, train
-        scenes = load_dataset("scenes", split="train", count=self.train)
+        scenes = load_dataset("scenes-hard", split="train", count=self.train)
         masks = make_masks(scenes, self.out/"masks", workers=self.workers)
-        train(replace(GEGConfig.of("tiny"), run=self.out/"geg", epochs=self.epochs_geg), scenes, masks)
-        lfdm = replace(LFDMConfig.of("tiny"), run=self.out/"lfdm", epochs=self.epochs_lfdm, localizer=self.out/"geg")
+        geg = replace(GEGConfig.of("tiny"), data="scenes-hard", run=self.out/"geg", epochs=self.epochs_geg)
+        train(geg, scenes, masks)
+        lfdm = replace(
+            LFDMConfig.of("tiny"), data="scenes-hard", run=self.out/"lfdm", epochs=self.epochs_lfdm, localizer=geg.run)
         model = train(lfdm, scenes, masks)
         linear = train(replace(lfdm, run=self.out/"linear", head="linear", localizer=None), scenes, masks)
         model.name, linear.name = "GEG and LFDM", "linear head"
         methods = "ppd:lowlevel", "grabcut:lowlevel", model, linear
-        report = evaluate(load_dataset("scenes", split="test", count=self.test), methods, workers=self.workers)
+        test = load_dataset("scenes-hard", split="test", count=self.test)
+        report = evaluate(test, methods, workers=self.workers)
         report.save(self.out)
         print(report.to_markdown(), f"\nLook at {self.out/'figure.png'}; the model is {lfdm.run}, "
-              f"the table {self.out/'report.md'}.")
+              f"the table {self.out/'report.md'}.\nNext, a photograph of yours: locloc predict photo.jpg")
 
 # %% ../nbs/44_cli.ipynb #cli-029
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from .boxes import CONTOURS, boxes_from_map, centred_box, crop_boxes, mask_box, scale_boxes
 from .layouts import LAYOUTS, find_layout, read_index
 from .localization import shared
-from .scenes import SCENE_CLASSES, make_scene, scene_mask
+from .scenes import SCENE_CLASSES, SCENE_SETS, make_scene, scene_mask
 
 # %% ../nbs/05_data.ipynb #data-008
 class PictureError(ValueError):
@@ -159,14 +159,14 @@ class Dataset(Sequence):
         return replace(self, samples=samples, labels=self.labels[np.asarray(which, dtype=int)])
 
 # %% ../nbs/05_data.ipynb #data-019
-def _scene_id(split, index): return f"{split}/{index:05d}"
+def _scene_id(split, hard, index): return f"{'hard/' * hard}{split}/{index:05d}"
 
 def _scene_picture(*scene): return make_scene(*scene)[0]
 
-def _scene_sample(split, seed, size, index):
-    scene = index, split, seed, size # as `make_scene` and `scene_mask` take them
+def _scene_sample(split, seed, size, hard, index):
+    scene = index, split, seed, size, hard # as `make_scene` and `scene_mask` take them
     return Sample(
-        id=_scene_id(split, index),
+        id=_scene_id(split, hard, index),
         label=index % len(SCENE_CLASSES),
         size=(size, size),
         boxes=mask_box(scene_mask(*scene)),
@@ -174,7 +174,7 @@ def _scene_sample(split, seed, size, index):
         open_mask=partial(scene_mask, *scene),
     )
 
-def _scenes(split, count=None, size=224, seed=0):
+def _scenes(split, count=None, size=224, seed=0, hard=False):
     "One split of scenes as a Dataset"
     counts = dict(train=800, val=200, test=200)
     if split not in counts:
@@ -182,8 +182,8 @@ def _scenes(split, count=None, size=224, seed=0):
     items = range(counts[split] if count is None else count)
     if not items:
         raise ValueError(f"count must be 1 or more, got {count}")
-    samples = Samples(partial(_scene_sample, split, seed, size), items, partial(_scene_id, split))
-    return Dataset("scenes", split, SCENE_CLASSES, samples, np.array(items, dtype=int) % len(SCENE_CLASSES))
+    samples = Samples(partial(_scene_sample, split, seed, size, hard), items, partial(_scene_id, split, hard))
+    return Dataset(SCENE_SETS[hard], split, SCENE_CLASSES, samples, np.array(items, dtype=int) % len(SCENE_CLASSES))
 
 # %% ../nbs/05_data.ipynb #data-021
 def _header_size(path):
@@ -287,21 +287,22 @@ def _image_folder(folder, split):
 
 # %% ../nbs/05_data.ipynb #data-026
 def load_dataset(
-    # "scenes", or a folder: index.csv, CUB-200-2011, ILSVRC-2012, wsolevaluation's metadata, OpenImages30k, VOC, COCO,
-    # or a folder for each class
+    # "scenes", "scenes-hard", or a folder: index.csv, CUB-200-2011, ILSVRC-2012, wsolevaluation's metadata,
+    # OpenImages30k, VOC, COCO, or a folder for each class
     name_or_path,
     split="train", # "train", "val", "test", or another that its lists name; "all" of an index.csv, CUB or ImageFolder
     pictures=None, # where the pictures are, if not beside the lists; they need not exist to count boxes
-    **options, # scenes: count (train 800, val and test 200), size=224, seed=0
+    **options, # scenes: count (train 800, val and test 200), size=224, seed=0, hard
 ): # Dataset; raises ValueError with what to do, a wrong list with file and line
     "Samples of one split of a data set"
-    if str(name_or_path) == "scenes":
-        return _scenes(split, **options)
+    if str(name_or_path) in SCENE_SETS:
+        hard = str(name_or_path) == "scenes-hard"
+        return _scenes(split, **dict(hard=hard) | options)
     if options:
         raise ValueError(f"{', '.join(options)}: options of scenes, not of {name_or_path}")
     folder = Path(name_or_path)
     if not folder.is_dir():
-        raise ValueError(f"no data set {str(name_or_path)!r}: expected scenes or a folder of pictures")
+        raise ValueError(f"no data set {str(name_or_path)!r}: expected {', '.join(SCENE_SETS)} or a folder of pictures")
     found = find_layout(folder)
     if not found:
         return _image_folder(folder, split)

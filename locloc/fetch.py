@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from .data import load_dataset
 from .files import replace_whole
 from .layouts import find_layout
-from .scenes import SCENE_SPLITS
+from .scenes import SCENE_SETS, SCENE_SPLITS
 
 # %% ../nbs/06_fetch.ipynb #fetch-005
 _BLOCK = 1 << 20 # bytes that are read at once
@@ -153,7 +153,7 @@ def get_dataset(
 
 # %% ../nbs/06_fetch.ipynb #fetch-018
 def _split_names(path):
-    if str(path) == "scenes":
+    if str(path) in SCENE_SETS:
         return SCENE_SPLITS
     found = find_layout(Path(path))
     if found:
@@ -235,14 +235,14 @@ def _in_threads(pool, function, count, chunk=512):
         yield from pool.map(function, range(start, min(start + chunk, count)))
 
 def check_dataset(
-    path, # folder of a data set, or "scenes"
+    path, # folder of a data set, "scenes" or "scenes-hard"
     pictures=None, # where its pictures are, if not beside the lists
     workers=None, # threads; None: one a core
     progress=True, # show a bar
 ): # (number of pictures read, {kind: lines that say what is wrong}); raises ValueError where no split can be opened
     "Read everything once: what cannot be read, sizes, boxes and masks that cannot be right, copies and leaks"
-    if str(path) != "scenes" and not Path(path).is_dir():
-        raise ValueError(f"no data set {str(path)!r}: expected scenes or a folder")
+    if str(path) not in SCENE_SETS and not Path(path).is_dir():
+        raise ValueError(f"no data set {str(path)!r}: expected {', '.join(SCENE_SETS)} or a folder")
     found, problems = _open_splits(path, pictures)
     total = sum(map(len, found.values()))
     first_of = {} # digest -> (split, id) of the first picture with these pixels

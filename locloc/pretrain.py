@@ -39,7 +39,7 @@ from .stores import make_masks
 @dataclass(frozen=True)
 class PretrainConfig:
     "Train locloc-tiny: its CLS attention imitates GrabCut masks"
-    data:tuple[str, ...]=("scenes",) # train splits to learn from: `scenes`, or folders with index.csv
+    data:tuple[str, ...]=("scenes",) # train splits to learn from: `scenes`, `scenes-hard`, or folders with index.csv
     # pseudo masks, features, checkpoint, log and weights go here; run again to go on after a crash
     out:Path=Path("runs/locloc-tiny")
     attention:str="lowlevel+cam:efficientnet_lite0" # whose GrabCut masks are imitated

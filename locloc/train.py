@@ -47,7 +47,7 @@ class TrainConfig:
     "What both stages share."
     # where the other defaults come from; `tiny` suits locloc-tiny and a CPU
     preset:Literal["paper", "released_code", "tiny"]="paper"
-    data:str="scenes"          # `scenes`, or a folder: index.csv or ImageFolder
+    data:str="scenes"          # `scenes`, `scenes-hard`, or a folder: index.csv or ImageFolder
     count:int|None=None        # only so many training pictures, drawn at random, the same each time; None: all
     masks:Path|None=None       # mask store of the same pictures, made by `locloc masks`
     run:Path=Path("runs/run")  # folder for checkpoints, metrics.jsonl, TensorBoard events and the finished model

@@ -33,10 +33,12 @@ from .localization import class_key
 from .masks import GrabCutParams, ppd_mask, preset, source_preset, trimap
 from .metrics import error_type, mask_iou
 from .plot import BOX_STYLES, DIFFERENCE, TRIMAP_COLOURS
+from .scenes import SCENE_SETS
 
 # %% ../nbs/41_workbench.ipynb #workbench-005
 def as_dataset(
-    pictures, # Dataset, "scenes", a folder, a picture file, or a list of files, PIL pictures or uint8 RGB arrays
+    # Dataset, "scenes", "scenes-hard", a folder, a picture file, or a list of files, PIL pictures or uint8 RGB arrays
+    pictures,
 ): # Dataset, possibly of no pictures; raises ValueError where there is nothing of that name
     "Pictures from anywhere as a data set"
     if isinstance(pictures, Dataset):
@@ -47,8 +49,8 @@ def as_dataset(
         path = Path(pictures)
         if path.is_dir():
             return _from_folder(path)
-        if str(pictures) == "scenes":
-            return load_dataset("scenes")
+        if str(pictures) in SCENE_SETS:
+            return load_dataset(pictures)
         if not path.exists():
             raise ValueError(f"{pictures}: no such picture or folder")
         pictures = [path]

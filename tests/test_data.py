@@ -2,6 +2,7 @@
 import dataclasses
 import pickle
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -122,6 +123,41 @@ def test_scenes_are_repeatable_and_splits_differ():
             seen[sample.picture.tobytes()] = sample.id
     assert len(seen) == 24
     np.testing.assert_array_equal(make_scene(3, size=48)[0], load_dataset("scenes", size=48)[3].picture)
+
+
+def test_scenes_stay_as_they_are():
+    "Everything measured on scenes depends on them; within what another processor may round otherwise"
+    picture, mask, _ = make_scene(5, "test", size=96)
+    parts = cv2.resize(picture, (3, 3), interpolation=cv2.INTER_AREA)
+    np.testing.assert_allclose(parts.astype(int), [
+        [[162, 146, 111], [138, 126, 90], [118, 108, 80]],
+        [[204, 187, 150], [153, 129, 101], [123, 107, 80]],
+        [[201, 186, 151], [180, 163, 128], [150, 139, 101]]], atol=1)
+    np.testing.assert_allclose(picture[40, 40:44].astype(int), [
+        [175, 146, 117], [142, 116, 91], [116, 92, 71], [112, 88, 69]], atol=2)
+    assert abs(int(mask.sum()) - 1947) <= 2
+
+
+def test_hard_scenes_are_repeatable_and_pass_for_no_others():
+    pictures, ids = set(), set()
+    for split in ("train", "val", "test"):
+        for hard in (False, True):
+            data = load_dataset("scenes", split, count=8, size=48, hard=hard)
+            assert [*data.ids()] == [sample.id for sample in data]
+            ids.update(data.ids())
+            pictures.update(sample.picture.tobytes() for sample in data)
+    assert len(ids) == len(pictures) == 48
+    one, same = load_dataset("scenes-hard", size=48), load_dataset("scenes", size=48, hard=True)
+    assert one.name == same.name == "scenes-hard" and one[3].id == same[3].id == "hard/train/00003"
+    np.testing.assert_array_equal(one[3].picture, make_scene(3, size=48, hard=True)[0])
+
+
+def test_hard_scenes_have_the_figures_of_the_others_smaller():
+    for index in range(24):
+        picture, mask, label = make_scene(index, size=96, hard=True)
+        assert picture.shape == (96, 96, 3) and picture.dtype == np.uint8 and label == index % 8
+        np.testing.assert_array_equal(mask, scene_mask(index, size=96, hard=True))
+        assert .03 < mask.mean() < scene_mask(index, size=96).mean()
 
 
 @pytest.mark.parametrize("size", [32, 75, 224, 300])
