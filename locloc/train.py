@@ -128,8 +128,9 @@ _PRESETS = {
             anchor="centre", randaugment="rand-m9-mstd0.5-inc1", color_jitter=.4,
         ),
         "tiny": dict(
-            epochs=30, batch=32,
+            epochs=16, batch=32,
             optimizer="adamw", weight_decay=.05, lr=1e-3, cosine=True, warmup_epochs=2,
+            cached_views=4,
         ),
     },
 }
