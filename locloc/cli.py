@@ -31,7 +31,9 @@ import locloc
 @dataclass(frozen=True)
 class Source:
     "Where attention comes from and how it becomes a mask."
-    attention:str="lowlevel"   # `lowlevel` (needs no weights), or a backbone: locloc-tiny, dino_vits16, ...
+    # `lowlevel` (needs no weights), a backbone (locloc-tiny, dino_vits16, ...), cam:NAME (class activation maps of a
+    # classifier), or several joined by "+", such as lowlevel+locloc-tiny
+    attention:str="lowlevel"
     weights:str|None=None      # weights file of that backbone; None: the shipped ones or the hub's cache
     preset:str|None=None       # thresholds: paper, released_code, lowlevel, locloc-tiny; None: those of the source
     params:Path|None=None      # thresholds from a JSON file instead
