@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .attention import SOURCES, Agreement, load_attention
+from .attention import SOURCES, load_attention
 from .boxes import centred_box, map_boxes, scale_boxes
 from .data import Geometry, open_picture
 from .localization import Localization, shared, sharing
@@ -187,8 +187,8 @@ class Classified:
 
 # %% ../nbs/30_localizers.ipynb #890105bf
 def _locloc_tiny(**options):
-    tiny = load_attention("locloc-tiny")
-    return Classified(GrabCut(Agreement(load_attention("lowlevel"), tiny), **options), tiny.backbone, "locloc-tiny")
+    where = GrabCut("locloc-tiny", **options)
+    return Classified(where, where.source.backbone, "locloc-tiny")
 
 register_localizer("whole", Whole)
 register_localizer("centred", Centred)

@@ -82,7 +82,7 @@ def test_the_box_covers_the_cat(cat):
 
 
 def test_where_is_what_grabcut_alone_says(cat):
-    alone = localize(CAT, "grabcut:lowlevel+locloc-tiny")
+    alone = localize(CAT, "grabcut:locloc-tiny")
     assert np.array_equal(cat.mask, alone.mask) and np.array_equal(cat.boxes, alone.boxes) and alone.label is None
 
 
