@@ -47,7 +47,7 @@ class PretrainConfig:
     # δ0, δ1 and split; several settings: the mean of their masks is the target
     thresholds:tuple[tuple[float, float, float], ...]=((.2, .7, .4), (.1, .6, .3), (.3, .8, .5))
     epochs:int=5            # passes over all pictures, each as it is or mirrored
-    batch_size:int=32       # pictures a step
+    batch_size:int=32       # pictures a step, at least 2
     lr:float=1e-3           # AdamW, highest learning rate; 50 steps of warm-up, then cosine to zero
     weight_decay:float=.05  # AdamW, not on biases and norms
     mask_weight:float=5.    # of the mask loss beside the attention loss
@@ -57,6 +57,10 @@ class PretrainConfig:
     held_out:float=0.
     workers:int=2           # processes that make pseudo masks, threads that read them
     seed:int=0              # of weights, order and mirroring
+
+    def __post_init__(self):
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size must be at least 2, got {self.batch_size}")
 
 # %% ../nbs/25_pretrain.ipynb #heldout
 def held_out_pictures(
@@ -137,7 +141,7 @@ def pretrain_data(
     config,   # PretrainConfig
     datasets, # train splits
     vit,      # FrozenViT with the stem
-)->PretrainData: # on the CPU; raises ValueError where all pictures are held out
+)->PretrainData: # on the CPU; raises ValueError where fewer than two are left to learn from
     "Read everything, and make the masks and features that are not there yet"
     source = load_attention(config.attention, weights=config.weights)
     maps, targets, boxes = [], [], []
@@ -147,8 +151,9 @@ def pretrain_data(
         maps.append(_cached_maps(vit, dataset, config.out/"features"/f"{name}.safetensors"))
         boxes += _held_out_boxes(config, dataset)
     teaches, targets = torch.tensor([one is None for one in boxes]), torch.cat(targets)
-    if not teaches.any():
-        raise ValueError(f"held_out={config.held_out} leaves no picture to learn from")
+    if teaches.sum() < 2:
+        raise ValueError(f"held_out={config.held_out} leaves {teaches.sum()} of {len(boxes)} pictures to learn from, "
+                         "and a batch needs two")
     share = targets.float().mean((1, 2)) / 255
     return PretrainData(
         fine=torch.cat([one["fine"] for one in maps], 1),

@@ -63,7 +63,7 @@ def test_stem_gives_what_the_network_gives():
     images = torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         fine, coarse = stem.maps(images)
-        torch.testing.assert_close(stem.classify(coarse), lite0(images))
+        torch.testing.assert_close(stem.net.forward_head(stem.last(coarse)), lite0(images))
     assert fine.shape == (2, 112, 6, 4) and coarse.shape == (2, 320, 3, 2)
 
 

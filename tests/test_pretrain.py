@@ -120,8 +120,10 @@ def test_sets_follow_one_another(begun, scenes, vit):
 
 
 def test_something_must_be_left_to_learn_from(begun, scenes, vit):
-    with pytest.raises(ValueError, match="no picture to learn from"):
+    with pytest.raises(ValueError, match="leaves 0 of 7 pictures to learn from"):
         pretrain_data(short_run(begun, held_out=1.), [scenes], vit)
+    with pytest.raises(ValueError, match="batch_size"):
+        short_run(begun, batch_size=1)
 
 
 def test_features_are_those_of_the_picture_and_of_its_mirror_image(begun, scenes, vit):
@@ -204,7 +206,7 @@ def test_masks_of_no_plausible_size_are_not_trusted(begun, scenes, vit):
 
 
 def test_targets_are_the_mean_over_the_settings(tmp_path, vit):
-    config = short_run(tmp_path, thresholds=((.2, .7, .4), (.1, .6, .3)))
+    config = short_run(tmp_path, thresholds=((.2, .7, .4), (.1, .6, .3)), held_out=0.)
     few = load_dataset("scenes", count=2)
     data = pretrain_data(config, [few], vit)
     masks = np.stack([MaskStore(tmp_path/"masks"/f"0-scenes-{i}").read(few[1].id) for i in (0, 1)])
@@ -240,8 +242,9 @@ def test_what_learns_is_the_attention_that_is_looked_at(vit):
 
 def test_all_but_the_stems_network_learns(model):
     model.train()
-    stem = set(model.vit.patch_embed.net.parameters())
-    assert {p for p in model.parameters() if not p.requires_grad} == stem
+    stem = model.vit.patch_embed
+    fixed = {*stem.net.parameters(), *stem.proj_last.parameters()}
+    assert {p for p in model.parameters() if not p.requires_grad} == fixed
     assert not any(module.training for module in model.vit.patch_embed.net.modules()) and model.vit.blocks[0].training
 
 
@@ -271,7 +274,8 @@ def test_weights_hold_nothing_of_the_stems_network(finished):
 
 
 def test_a_second_round(tmp_path, finished):
-    config = short_run(tmp_path, attention="lowlevel+locloc-tiny", weights=finished/"locloc-tiny.safetensors", epochs=1)
+    options = dict(weights=finished/"locloc-tiny.safetensors", epochs=1, held_out=0.)
+    config = short_run(tmp_path, attention="lowlevel+locloc-tiny", **options)
     weights = load_file(pretrain(config, [load_dataset("scenes", count=2)]))
     imitated = MaskStore(tmp_path/"masks"/"0-scenes-0").manifest["attention"]
     wanted = load_attention(config.attention, weights=config.weights).fingerprint
