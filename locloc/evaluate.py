@@ -328,7 +328,8 @@ def _figure_row(judge, batch, i):
             boxes = answer.boxes if scored is None else scored.boxes
             has_area = (boxes[:, 2:] > boxes[:, :2]).all(1)
             shown[name] = replace(answer, boxes=boxes[has_area])
-        said = said if answer.label is None else f"\n→ {answer.label}"
+        if answer.label is not None:
+            said = said or f"\n→ {answer.label}" # of the first method that names a class
     return FigureRow(look.picture, shown, look.true_boxes, look.class_id + said)
 
 def _figures(judges, rows):
