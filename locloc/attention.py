@@ -204,7 +204,10 @@ class ClassActivation:
 
     def _maps(self, images):
         "(B, 3, H, W) -> (B, h, w): what each place says for the classes that are likely, at least 0"
-        features = self.model.forward_features(images)
+        try:
+            features = self.model.forward_features(images)
+        except AssertionError as error: # timm's, of a ViT that takes one size only
+            raise ValueError(f"{self.name}: {error} Squash pictures, or load it with dynamic_img_size=True") from None
         shares = self.model.forward_head(features).softmax(1)
         places, (h, w) = _places(features, self.model, images)
         opinions = self.model.forward_head(places).unflatten(0, (len(images), -1)) # (B·h·w, C) -> (B, h·w, C)

@@ -448,4 +448,6 @@ def load_classifier(
         model = timm.create_model(timm_name, **from_file, **timm_kwargs)
     except (RuntimeError, TypeError, KeyError, AttributeError, *unreadable) as error:
         raise ValueError(f"{what} can't be loaded ({type(error).__name__}: {str(error)[:200]})") from error
+    if not model.num_classes:
+        raise ValueError(f"{what} has no classes, so it is no classifier")
     return model.eval().requires_grad_(False)

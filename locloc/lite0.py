@@ -7,6 +7,7 @@ __all__ = ['lite0_weights', 'fold_batch_norms', 'load_lite0', 'imagenet_classes'
 
 # %% ../nbs/09_lite0.ipynb #lite0-003
 import hashlib
+import io
 from functools import lru_cache
 from importlib import resources
 from itertools import pairwise
@@ -32,8 +33,7 @@ def lite0_weights()->dict: # state dict under the file's own names; raises FileN
         raise FileNotFoundError(f"EfficientNet-Lite0's weights are missing ({error}): {_INSTALL}") from None
     if hashlib.sha256(content).hexdigest() != _SHA256:
         raise ValueError(f"{_PACKAGE}/{_FILE} is not the file that is known, it was altered or cut short: {_INSTALL}")
-    with resources.as_file(resources.files(_PACKAGE)/_FILE) as path:
-        return torch.load(path, map_location="cpu", weights_only=True)
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 # %% ../nbs/09_lite0.ipynb #lite0-008
 def fold_batch_norms(

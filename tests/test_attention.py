@@ -358,3 +358,14 @@ def test_lowlevel_on_photographs():
         true_boxes = protocol.boxes(sample.boxes, sample.size)
         hits.append(box_iou(box, true_boxes, inclusive=True).max() >= .5)
     assert np.mean(hits) > .69
+
+
+def test_a_classifier_that_takes_one_size_says_so():
+    source = load_attention("cam:deit_tiny", weights=False, depth=1)
+    with pytest.raises(ValueError, match="cam:deit_tiny.*dynamic_img_size=True"):
+        source(np.zeros((1, 100, 100, 3), np.uint8))
+
+
+def test_a_network_without_classes_is_no_classifier():
+    with pytest.raises(ValueError, match="resnet18 has no classes"):
+        load_attention("cam:resnet18", weights=False, num_classes=0)

@@ -12,7 +12,7 @@ from locloc.backbone import load_backbone
 from locloc.geg import GEG
 from locloc.lfdm import LFDM, LinearHead
 from locloc.localization import Localizer
-from locloc.model import LocLoc
+from locloc.model import GEGMap, LocLoc, load_locloc_tiny
 
 NAMES = "crow", "tern", "gull"
 
@@ -325,3 +325,13 @@ def test_a_map_without_contrast_finds_nothing(model, pictures):
 def test_it_is_in_eval_mode(vit):
     model = LocLoc(vit, small_geg(vit).train(), small_lfdm(vit).train(), NAMES)
     assert not any(module.training for module in model.modules())
+
+
+def test_a_geg_is_an_attention_source():
+    model = load_locloc_tiny()
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
+    maps, activation = GEGMap(model)(pictures), model.heads(pictures)[0][:, 0].numpy()
+    assert maps.shape == (2, 32, 48) and maps.min() == 0 and maps.max() == 1
+    for one, raw in zip(maps, activation, strict=True): # the same places are higher
+        assert np.corrcoef(one.ravel(), raw.ravel())[0, 1] > .9999
+    assert GEGMap(model).fingerprint == GEGMap(load_locloc_tiny()).fingerprint
