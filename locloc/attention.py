@@ -15,10 +15,9 @@ from functools import lru_cache, partial
 
 import cv2
 import numpy as np
+import scipy
+import skimage
 import torch
-from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import dijkstra
-from skimage.segmentation import slic
 
 from .backbone import hash_weights, load_backbone, load_classifier
 
@@ -86,8 +85,8 @@ def border_distance(
     h, w = features.shape[:2]
     (a, b), border = _grid(h, w)
     cells = features.reshape(h * w, -1) # (h, w, n) -> (cells, n)
-    graph = csr_matrix((np.linalg.norm(cells[a] - cells[b], axis=1) + step, (a, b)), (h * w, h * w))
-    distance = dijkstra(graph, directed=False, indices=border, min_only=True)
+    graph = scipy.sparse.csr_matrix((np.linalg.norm(cells[a] - cells[b], axis=1) + step, (a, b)), (h * w, h * w))
+    distance = scipy.sparse.csgraph.dijkstra(graph, directed=False, indices=border, min_only=True)
     return (distance / max(distance.max(), 1e-6)).reshape(h, w).astype(np.float32)
 
 # %% ../nbs/11_attention.ipynb #attention-018
@@ -136,7 +135,7 @@ def segment_means(
     fine = cv2.resize(saliency, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
     means = []
     for count in segments:
-        parts = slic(lab, count, compactness, max_num_iter=3, start_label=0, convert2lab=False)
+        parts = skimage.segmentation.slic(lab, count, compactness, max_num_iter=3, start_label=0, convert2lab=False)
         sums, sizes = np.bincount(parts.ravel(), fine.ravel()), np.bincount(parts.ravel())
         means.append((sums / sizes.clip(1))[parts])
     return _mixed(fine, np.mean(means, 0), mix)

@@ -329,6 +329,7 @@ class Predict:
     def run(self):
         if not self.pictures:
             raise ValueError("no picture given: locloc predict PICTURE [PICTURE ...]")
+        from locloc.boxes import when_compiling
         from locloc.data import open_picture
         from locloc.localizers import localize
         from locloc.report import Prediction
@@ -336,7 +337,8 @@ class Predict:
         for path in self.pictures:
             try:
                 picture = open_picture(path)
-                found = localize(picture, method)
+                with when_compiling(_say_that_it_compiles):
+                    found = localize(picture, method)
                 print(f"{path}: {found.words} -> {_draw(self.out, path, picture, found)}")
                 said.append(Prediction(str(path), picture.shape[:2], found))
             except (ValueError, OSError) as error:
@@ -356,6 +358,9 @@ class Predict:
             print(f"{self.out/files[format]}: {len(named)} picture{'s'*(len(named) != 1)}")
 
 # %% ../nbs/44_cli.ipynb #cli-025
+def _say_that_it_compiles():
+    print("locloc: compiling for this machine, about 15 seconds, this once", file=sys.stderr)
+
 def _draw(out, path, picture, found):
     "Picture with its box, and the map or mask beside it -> file"
     import cv2

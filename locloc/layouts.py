@@ -23,7 +23,7 @@ from xml.parsers import expat
 from zipfile import BadZipFile
 
 import numpy as np
-from scipy.io import loadmat
+import scipy
 
 from .files import replace_whole
 
@@ -606,7 +606,7 @@ def _near_ilsvrc(folder, split):
 
 # %% ../nbs/04_layouts.ipynb #layouts-050
 def _devkit_classes(devkit): # -> {number in the devkit: WordNet number} of the 1000 (leaf) classes
-    synsets = np.atleast_1d(loadmat(devkit/"meta.mat", squeeze_me=True)["synsets"])
+    synsets = np.atleast_1d(scipy.io.loadmat(devkit/"meta.mat", squeeze_me=True)["synsets"])
     return {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in synsets if int(s["ILSVRC2012_ID"]) <= 1000}
 
 def _picture_files(folder):

@@ -11,9 +11,9 @@ from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 import torch
 import torch.distributed as dist
-from scipy.stats import binom
 
 from .boxes import _jit, as_bytes, box_iou, boxes_from_map
 
@@ -35,7 +35,7 @@ def share_interval(
     "Percentile bootstrap interval of a share, without drawing. Raises ValueError where nothing was seen"
     if seen < 1:
         raise ValueError("no picture was seen: a share of nothing has no interval")
-    low, high = binom.ppf([(1 - level)/2, (1 + level)/2], seen, right/seen)
+    low, high = scipy.stats.binom.ppf([(1 - level)/2, (1 + level)/2], seen, right/seen)
     return float(100*low/seen), float(100*high/seen)
 
 # %% ../nbs/07_metrics.ipynb #metrics-010

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numba import njit
 
-from locloc.boxes import box_iou, boxes_from_map, centred_box, crop_boxes, scale_boxes
+from locloc.boxes import box_iou, boxes_from_map, centred_box, crop_boxes, scale_boxes, when_compiling
 
 golden = np.load(Path(__file__).parent/"golden/wsol_metrics_a.npz")
 
@@ -97,3 +98,13 @@ def test_no_boxes_can_be_cropped():
 
 def test_a_centred_box_of_half_the_sides_is_a_quarter_of_the_picture():
     assert box_iou(centred_box((80, 100), .5), [0, 0, 100, 80])[0, 0] == .25
+
+
+def test_a_compilation_is_told_once():
+    double, said = njit(lambda x: 2*x), []
+    with when_compiling(lambda: said.append("compiling")):
+        assert double(1) == 2 and double(1.5) == 3.
+    assert said == ["compiling"]
+    with when_compiling(lambda: said.append("again")):
+        double(2)
+    assert said == ["compiling"]
