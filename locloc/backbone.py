@@ -66,8 +66,8 @@ class LiteStem(PatchEmbed):
         if self.patch_size != (16, 16):
             raise ValueError(f"the stem's maps make patches of 16 px, not {self.patch_size}")
         self.net = load_lite0(weights=False)
-        self.proj = nn.Conv2d(112, embed_dim, 1)
-        self.proj_last = nn.Conv2d(1280, embed_dim, 1, bias=False)
+        self.proj = nn.Conv2d(112, embed_dim // 4, 1, bias=False)
+        self.proj_last = nn.Conv2d(1280, embed_dim - embed_dim // 4, 1, bias=False)
 
     def maps(self, images):
         "(B, 3, H, W) -> what the network sees at strides 16 and 32: (B, 112, H/16, W/16) and (B, 320, H/32, W/32)"
@@ -85,8 +85,8 @@ class LiteStem(PatchEmbed):
 
     def tokens(self, fine, last):
         "The map of stride 16 and the last one -> patch tokens, in the layout that the ViT asked for"
-        wide = F.interpolate(self.proj_last(last), fine.shape[-2:], mode="bilinear", align_corners=False)
-        return nchw_to(self.proj(fine) + wide, Format.NLC if self.flatten else self.output_fmt)
+        classes = F.interpolate(self.proj_last(last), fine.shape[-2:], mode="bilinear", align_corners=False)
+        return nchw_to(torch.cat([classes, self.proj(fine)], 1), Format.NLC if self.flatten else self.output_fmt)
 
     def forward(self, images):
         fine, coarse = self.maps(images)

@@ -329,7 +329,7 @@ class Predict:
     def run(self):
         if not self.pictures:
             raise ValueError("no picture given: locloc predict PICTURE [PICTURE ...]")
-        from locloc.boxes import when_compiling
+        from locloc.boxes import on_compiling
         from locloc.data import open_picture
         from locloc.localizers import localize
         from locloc.report import Prediction
@@ -337,7 +337,7 @@ class Predict:
         for path in self.pictures:
             try:
                 picture = open_picture(path)
-                with when_compiling(_say_that_it_compiles):
+                with on_compiling(_say_that_it_compiles):
                     found = localize(picture, method)
                 print(f"{path}: {found.words} -> {_draw(self.out, path, picture, found)}")
                 said.append(Prediction(str(path), picture.shape[:2], found))

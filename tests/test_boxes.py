@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from locloc.boxes import box_iou, boxes_from_map, centred_box, crop_boxes, scale_boxes, when_compiling
+from locloc.boxes import box_iou, boxes_from_map, centred_box, crop_boxes, scale_boxes, on_compiling
 
 golden = np.load(Path(__file__).parent/"golden/wsol_metrics_a.npz")
 
@@ -102,9 +102,9 @@ def test_a_centred_box_of_half_the_sides_is_a_quarter_of_the_picture():
 
 def test_a_compilation_is_told_once():
     double, said = njit(lambda x: 2*x), []
-    with when_compiling(lambda: said.append("compiling")):
+    with on_compiling(lambda: said.append("compiling")):
         assert double(1) == 2 and double(1.5) == 3.
     assert said == ["compiling"]
-    with when_compiling(lambda: said.append("again")):
+    with on_compiling(lambda: said.append("again")):
         double(2)
     assert said == ["compiling"]
