@@ -55,6 +55,10 @@ class _Encoder(nn.Module):
             raise ValueError(f"{N} patch tokens do not fill a {h}×{w} grid; pass grid=(h, w)")
         return self.norm(encode(self, embedding, (h, w))), (h, w)
 
+    def group_matcher(self, coarse=False):
+        "Which weights make a layer, as timm asks for layer-wise learning rates"
+        return dict(blocks=[(r"^blocks\.(\d+)", None), (r"^norm|^rope", (99999,))])
+
 # %% ../nbs/22_lfdm.ipynb #lfdm-009
 class LFDM(_Encoder):
     "Local Feature Digging Module (Eq. 6): (B, prefix+N, D) embedding -> (B, C) scores"

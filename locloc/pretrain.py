@@ -172,7 +172,7 @@ def fix_projections(
     fine:torch.Tensor,   # (N, 112, h, w) float16, what the stem sees at stride 16
     coarse:torch.Tensor, # (N, 320, h/2, w/2) float16, at stride 32
 ):
-    "Principal components of the classifier's logits, root mean square 1; those of the finer map, root mean square .25"
+    "Principal components of the classifier's logits, root mean square 4; those of the finer map, root mean square 1"
     def components(values, count): # (M, C) -> (count, C), the most important first
         return torch.linalg.eigh(values.T.cov())[1].flip(1).T[:count]
 
@@ -181,11 +181,11 @@ def fix_projections(
     weight = components(logits, stem.proj_last.out_channels) @ classifier.weight # (., 1000) @ (1000, 1280)
     stem.proj_last.weight.copy_(weight[..., None, None])
     squares = [stem.proj_last(stem.last(batch.float())).square().mean() for batch in batches]
-    stem.proj_last.weight /= torch.stack(squares).mean().sqrt()
+    stem.proj_last.weight *= 4 / torch.stack(squares).mean().sqrt()
 
     places = fine[..., ::2, ::2].permute(0, 2, 3, 1).flatten(0, 2).float() # (N h/2 w/2, 112)
     weight = components(places, stem.proj.out_channels)
-    weight /= 4 * (places @ weight.T).square().mean().sqrt()
+    weight /= (places @ weight.T).square().mean().sqrt()
     stem.proj.weight.copy_(weight[..., None, None])
 
 # %% ../nbs/25_pretrain.ipynb #pretrain-016

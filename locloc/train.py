@@ -94,6 +94,7 @@ class LFDMConfig(TrainConfig):
     # head as the paper describes it, or as the authors' code has it
     layout:Literal["paper", "released_code"]="paper"
     head:Literal["cnn", "linear"]="cnn" # LFDM, or the linear head of Table 5
+    layer_decay:float|None=None # lr of a block over that of the layer behind it, the head's being lr; None: lr for all
     augment:bool=True         # Eq. 4 and 5: background patch; off: pictures as they are, no masks needed
     anchor:Literal["corner", "centre"]="corner" # what the random point of Eq. 4 is of its box
     randaugment:str|None=None # timm's RandAugment string, after the background patch
@@ -128,7 +129,7 @@ _PRESETS = {
             anchor="centre", randaugment="rand-m9-mstd0.5-inc1", color_jitter=.4,
         ),
         "tiny": dict(
-            epochs=16, batch=32,
+            epochs=10, batch=32, layer_decay=.3, # the blocks have learned already, and from more pictures
             optimizer="adamw", weight_decay=.05, lr=1e-3, cosine=True, warmup_epochs=2,
             cached_views=4,
         ),
@@ -358,11 +359,12 @@ def _stop_between_steps():
 # %% ../nbs/24_train.ipynb #train-028
 def _fit(accelerator, config, stage, loader, progress):
     head, order = stage.head, loader.batch_sampler.sampler
-    optimizer = _make_optimizer(accelerator, config, head)
+    lr = _peak_lr(config, accelerator.num_processes)
+    optimizer = _make_optimizer(config, lr, head)
     step = load_checkpoint(config.run, head, optimizer)
     stage, optimizer, loader = accelerator.prepare(stage, optimizer, loader)
     steps_an_epoch = len(loader)
-    schedule = _make_schedule(config, optimizer.optimizer, steps_an_epoch)
+    schedule = _make_schedule(config, lr, optimizer.optimizer, steps_an_epoch)
 
     def save():
         if accelerator.is_main_process:
@@ -379,7 +381,7 @@ def _fit(accelerator, config, stage, loader, progress):
                 schedule.step_update(step)
                 figures = _take_step(accelerator, stage, optimizer, batch)
                 step += 1
-                log(step, epoch, optimizer.param_groups[0]["lr"], figures)
+                log(step, epoch, max(group["lr"] for group in optimizer.param_groups), figures)
                 if stop.asked:
                     save()
                     raise KeyboardInterrupt(f"stopped after step {step}; the same command goes on from there")
@@ -396,17 +398,19 @@ def _take_step(accelerator, stage, optimizer, batch):
     optimizer.zero_grad()
     return {name: value.item() for name, value in figures.items()}
 
-def _make_optimizer(accelerator, config, head):
-    lr = config.lr
-    if config.lr_reference:
-        lr *= config.batch*accelerator.num_processes/config.lr_reference
-    return create_optimizer_v2(head, opt=config.optimizer, lr=lr, weight_decay=config.weight_decay)
+def _peak_lr(config, processes):
+    return config.lr*config.batch*processes/config.lr_reference if config.lr_reference else config.lr
 
-def _make_schedule(config, optimizer, steps_an_epoch):
+def _make_optimizer(config, lr, head):
+    decay = config.layer_decay if isinstance(config, LFDMConfig) else None
+    return create_optimizer_v2(
+        head, opt=config.optimizer, lr=lr, weight_decay=config.weight_decay, layer_decay=decay)
+
+def _make_schedule(config, lr, optimizer, steps_an_epoch):
     return CosineLRScheduler(
         optimizer,
         t_initial=max(1, config.epochs*steps_an_epoch),
-        lr_min=0. if config.cosine else optimizer.param_groups[0]["lr"], # the scaled one: without a cosine it stays
+        lr_min=0. if config.cosine else lr, # without a cosine it stays
         warmup_t=config.warmup_epochs*steps_an_epoch,
         warmup_prefix=False,
         t_in_epochs=False,

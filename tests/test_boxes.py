@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from locloc.boxes import box_iou, boxes_from_map, centred_box, crop_boxes, scale_boxes, on_compiling
+from locloc.boxes import box_iou, boxes_from_map, centred_box, crop_boxes, on_compiling, scale_boxes
 
 golden = np.load(Path(__file__).parent/"golden/wsol_metrics_a.npz")
 

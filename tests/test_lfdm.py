@@ -2,6 +2,7 @@
 import pytest
 import torch
 from reference_heads import reference_head
+from timm.optim import create_optimizer_v2
 
 from locloc.backbone import FrozenViT, load_backbone
 from locloc.lfdm import LFDM, LinearHead
@@ -73,3 +74,15 @@ def test_bad_input(head):
         head(24, 5, 1, 2)(torch.zeros(1, 16, 24))
     with pytest.raises(ValueError, match="4×4"):
         head(24, 5, 1, 2)(torch.zeros(1, 16, 24), (4, 4))
+
+
+@pytest.mark.parametrize("kind", [LFDM, LinearHead])
+def test_layer_decay_spares_the_head(kind):
+    head = kind(24, 5, 3, 2)
+    optimizer = create_optimizer_v2(head, opt="adamw", lr=1., layer_decay=.5)
+    name_of = {id(p): name for name, p in head.named_parameters()}
+    scale_of = {name_of[id(p)]: group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
+    assert scale_of.keys() == set(name_of.values())
+    for name, scale in scale_of.items():
+        wanted = .5**(3 - int(name[7])) if name.startswith("blocks.") else .5 if name.startswith("norm") else 1.
+        assert scale == wanted, name
