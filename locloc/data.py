@@ -470,15 +470,22 @@ def _pictures_of_no_split(folder, splits): # -> {name of a folder: number of pic
     counts = {name: sum(map(is_picture, files_below(folder/name))) for name in beside}
     return {name: count for name, count in counts.items() if count}
 
+def _notes_of_no_class(parent):
+    "What to tell of what lies beside the folders of classes"
+    names = [name for name in sorted(os.listdir(parent)) if not is_hidden(name)]
+    loose = [name for name in names if is_picture(name) and not (parent/name).is_dir()]
+    if loose:
+        yield f"{_count(len(loose), 'picture')} left out, in {parent} in no class's folder, such as {loose[0]}"
+    for name in names:
+        if not (is_picture(name) or (parent/name).exists()):
+            yield f"{parent/name} left out, a link to {os.readlink(parent/name)}, where nothing is"
+
 def _folder_notes(folder, splits, parents, others):
     "What was left out, a line a kind"
     if others:
         yield _note_others(others)
     for parent in parents:
-        loose = [name for name in os.listdir(parent) if is_picture(name) and not is_hidden(name)]
-        loose = [name for name in loose if not (parent/name).is_dir()]
-        if loose:
-            yield f"{_count(len(loose), 'picture')} left out, in {parent} in no class's folder, such as {min(loose)}"
+        yield from _notes_of_no_class(parent)
     beside = _pictures_of_no_split(folder, splits) if splits else {}
     if beside:
         names, there = (", ".join(f"{name}/" for name in names) for names in (beside, splits))
@@ -501,14 +508,21 @@ def _wanted_split(folder, split, splits): # splits: {"train": name of its folder
     there = there or "no splits: ask for train, or make folders train/ and test/"
     raise ValueError(f"{folder} has no folder {split}/; it has {there}")
 
+def _place_of_split(folder, split, name):
+    "The folder that holds a split's classes: `training_set`, or as archives have it `training_set/training_set`"
+    inner = folder_names(folder/name)
+    doubled = len(inner) == 1 and split_of(inner[0]) == split and folder_names(folder/name/inner[0])
+    return folder/name/inner[0] if doubled else folder/name
+
 def _image_folder(folder, split):
     "One split of an ImageFolder as a Dataset"
     splits = split_folders(folder)
     split = _wanted_split(folder, split, splits)
-    parents = [folder/name for name in splits.values()] or [folder]
+    places = {known: _place_of_split(folder, known, name) for known, name in splits.items()}
+    parents = list(places.values()) or [folder]
     classes = _class_names(parents)
     if splits and split != "all":
-        parents = [folder/splits[split]]
+        parents = [places[split]]
     found = _files_of_classes(folder, parents, classes)
     if not splits:
         _refuse_splits_below(folder, classes, found.pictures)

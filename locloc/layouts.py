@@ -353,7 +353,7 @@ def _csv_reader(file):
 
 def _csv_places(header):
     "Where each of _COLUMNS stands"
-    header = [name.strip() for name in header]
+    header = [name.strip().lower() for name in header]
     missing = [column for column in _COLUMNS if column not in header]
     if missing:
         raise ValueError(f"lacks {', '.join(missing)}; the header must be {','.join(_COLUMNS)}")

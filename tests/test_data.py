@@ -507,7 +507,7 @@ def test_empty_index(folder):
 
 @pytest.mark.parametrize("separator", [";", "\t"])
 def test_index_of_a_spreadsheet(folder, separator):
-    header = HEADER.replace(",", f" {separator} ")
+    header = HEADER.title().replace(",", f" {separator} ")
     rows = [row.replace(",40,30,", ",40.0,30.0,").replace(",", separator) for row in GOOD]
     data = load_dataset(index(folder, *rows, header=header, encoding="utf-8-sig"), "all")
     assert [sample.size for sample in data] == [(30, 40), (30, 40)]
@@ -645,6 +645,14 @@ def test_a_split_that_is_there_under_another_name_is_told(tmp_path):
         load_dataset(tmp_path, "val")
 
 
+def test_splits_in_a_folder_of_the_same_name(tmp_path):
+    pictures_at(tmp_path, "training_set/training_set/cat/1.png", "test_set/test_set/dog/1.png")
+    data = load_dataset(tmp_path, "test")
+    assert (ids(data), data.classes) == (["test_set/test_set/dog/1.png"], ("cat", "dog"))
+    pictures_at(tmp_path/"vehicles", "train/train/1.png", "test/train/1.png") # a class called train
+    assert load_dataset(tmp_path/"vehicles").classes == ("train",)
+
+
 def test_two_folders_of_one_split(tmp_path):
     pictures_at(tmp_path, "train/cat/1.png", "val/cat/1.png", "valid/cat/1.png")
     with pytest.raises(ValueError, match="val/ and valid/ are both called like the split val"):
@@ -723,6 +731,13 @@ def test_links_to_nowhere_are_missing_pictures(tmp_path):
         data[1]
     with pytest.raises(PictureError, match="4.png: "):
         data[2]
+
+
+def test_a_class_folder_that_is_a_link_to_nowhere(tmp_path):
+    pictures_at(tmp_path, "train/cat/1.png")
+    os.symlink("gone", tmp_path/"train/dog")
+    with pytest.warns(UserWarning, match="train/dog left out, a link to gone, where nothing is"):
+        load_dataset(tmp_path)
 
 
 def test_a_class_folder_that_is_not_utf8(tmp_path):
