@@ -7,21 +7,89 @@ __all__ = ['PICTURE_SUFFIXES', 'CHOICES', 'PROTOCOLS', 'PictureError', 'open_pic
            'load_dataset', 'Geometry', 'Protocol', 'get_protocol', 'register_protocol', 'trivial_boxes', 'mean_box']
 
 # %% ../nbs/05_data.ipynb #data-003
+import io
+import os
+import re
+import unicodedata
+import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
-from os import PathLike
+from functools import lru_cache, partial
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from . import files
 from .boxes import CONTOURS, boxes_from_map, centred_box, crop_boxes, mask_box, scale_boxes
-from .layouts import LAYOUTS, find_layout, read_index
+from .files import files_below, folder_names, is_hidden, is_picture
+from .layouts import LAYOUTS, find_layout, read_index, split_folders, split_of
 from .localization import shared
 from .scenes import SCENE_CLASSES, SCENE_SETS, make_scene, scene_mask
+
+# %% ../nbs/05_data.ipynb #5261ff96
+_NOT_PICTURES = ( # how such a file begins, what it is, what to do
+    (rb"version https://git-lfs", "a Git LFS pointer", "get what it points to with git lfs pull"),
+    (rb".{4}ftyp(hei|hev|mif1|msf1)", "HEIC", "convert it to JPEG, or register pillow-heif's opener"),
+    (rb".{4}ftypav", "AVIF", "a newer Pillow reads it"),
+    (rb".{4}ftyp", "a film", "take a frame of it"),
+    (rb"\xff\x0a|\0\0\0\x0cJXL ", "JPEG XL", "convert it to JPEG or PNG"),
+    (rb"%PDF", "PDF", "convert it to JPEG or PNG"),
+    (rb"PK\x03\x04|\x1f\x8b|7z\xbc|Rar!", "an archive", "unpack it"),
+    (rb"\s*(<\?xml.*?>\s*)?(<!--.*?-->\s*)*<svg", "SVG, a drawing without pixels", "convert it to PNG"),
+    (rb"\s*(<!--.*?-->\s*)*<(!doctype )?html", "a web page (HTML), perhaps a server's error", "download it again"),
+    (rb"\s*<[?!a-z]", "XML, perhaps a server's error", "download it again"),
+    (rb"\s*[{\[]", "JSON, perhaps a server's error", "download it again"),
+    (rb"\0+$", "only zeros, as of a copy that was cut short", "copy it again"),
+    (rb"([\t\n\r -~]|[\xc2-\xf4][\x80-\xbf]{1,3})+.?.?.?$", "text, perhaps a server's error", "download it again"),
+)
+
+def _not_a_picture(path):
+    "What a file that Pillow doesn't know is instead of a picture"
+    with open(path, "rb") as file:
+        start = file.read(512).removeprefix(b"\xef\xbb\xbf")
+    if not start:
+        return "the file is empty"
+    for begins, what, mend in _NOT_PICTURES:
+        if re.match(begins, start, re.DOTALL | re.IGNORECASE):
+            return f"not a picture but {what}: {mend}"
+    return "not a picture that can be read"
+
+# %% ../nbs/05_data.ipynb #ff6e180d
+def _folded(name): return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+@lru_cache(maxsize=16)
+def _names_in(folder, changed): # changed: when, so that another content is read again
+    return {_folded(name): name for name in os.listdir(folder)}
+
+def _lookalike(path):
+    "The path that is there and differs only in case, or in how letters are composed; None: there is none"
+    place = Path(path.anchor)
+    for part in path.relative_to(path.anchor).parts:
+        name = part
+        if not (place/part).exists():
+            name = _names_in(place, place.stat().st_mtime_ns).get(_folded(part))
+        if name is None or not (place/name).exists():
+            return None
+        place /= name
+    return place
+
+def _explain_missing(path):
+    if path.is_symlink():
+        return f"no such file (it is a link to {os.readlink(path)})"
+    try:
+        other = _lookalike(path)
+    except OSError:
+        other = None
+    if not other:
+        return "no such file"
+    if unicodedata.normalize("NFC", str(other)) != unicodedata.normalize("NFC", str(path)):
+        return f"no such file; there is {other}, which differs only in upper and lower case: rename it"
+    return ("no such file; there is one whose name looks the same but is composed otherwise "
+            "(Unicode NFC, NFD): rename it")
 
 # %% ../nbs/05_data.ipynb #data-008
 class PictureError(ValueError):
@@ -35,31 +103,125 @@ def _explain_failure(name):
     except PictureError:
         raise
     except FileNotFoundError:
-        why = "no such file"
+        why = _explain_missing(Path(name))
     except IsADirectoryError:
         why = "is a folder, expected a picture"
     except Image.UnidentifiedImageError:
-        empty = isinstance(name, Path) and not name.stat().st_size
-        why = "the file is empty" if empty else "not a picture that can be read"
+        why = _not_a_picture(name)
     except Image.DecompressionBombError:
         why = f"more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS"
     except Exception as error:
-        why = f"cannot be read ({error})"
+        why = f"cannot be read ({' '.join(str(error).split())})"
     else:
         return
     raise PictureError(f"{name}: {why}")
 
+# %% ../nbs/05_data.ipynb #90aadc91
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+def _exif_orientation(picture):
+    "1 to 8, as EXIF has it; 1 too where there is no EXIF that can be read"
+    if picture.format == "PNG" and "exif" not in picture.info:
+        picture.load() # it may come behind the pixels
+    try:
+        orientation = picture.getexif().get(0x112)
+    except Exception: # of whatever EXIF may hold
+        return 1
+    return orientation if type(orientation) is int and orientation in _TURNS else 1
+
+def _orientation(picture):
+    "How a PIL picture is still to be turned, 1 to 8; 1: it is as it should be"
+    orientation = _exif_orientation(picture)
+    if orientation == 1 or picture.format != "TIFF":
+        return orientation
+    picture.load() # Pillow itself turns TIFF
+    return _exif_orientation(picture)
+
+# %% ../nbs/05_data.ipynb #ed90c75a
+@dataclass(frozen=True)
+class _Bare:
+    "A picture file without remarks"
+    data: bytes
+    exif: bytes # empty: none
+
+def _bare_jpeg(data):
+    kept, exif, at = [data[:2]], b"", 2
+    while data[at:at + 1] == b"\xff" and data[at + 1:at + 2] != b"\xda": # until the pixels
+        end = at + 2 + int.from_bytes(data[at + 2:at + 4], "big")
+        marker, content = data[at + 1], data[at + 4:end]
+        if marker == 0xe1 and content.startswith(b"Exif\0\0"):
+            exif = content
+        elif not (0xe0 <= marker <= 0xef or marker == 0xfe) or content.startswith(b"Adobe") and len(content) >= 12:
+            kept.append(data[at:end])
+        at = end
+    return _Bare(b"".join([*kept, data[at:]]), exif)
+
+def _bare_png(data):
+    kept, exif, at = [data[:8]], b"", 8
+    while at < len(data):
+        end = at + 12 + int.from_bytes(data[at:at + 4], "big")
+        kind, content = data[at + 4:at + 8], data[at + 8:end - 4]
+        if kind == b"eXIf":
+            exif = content
+        elif kind[:1].isupper() or kind == b"tRNS":
+            kept.append(data[at:end])
+        at = end
+    return _Bare(b"".join(kept), exif)
+
+def _bare(path):
+    "None: the file is neither JPEG nor PNG"
+    data = path.read_bytes()
+    if data.startswith(b"\xff\xd8\xff"):
+        return _bare_jpeg(data)
+    return _bare_png(data) if data.startswith(b"\x89PNG\r\n\x1a\n") else None
+
+def _read_picture(path, use):
+    "`use(picture)` of the picture in a file, whatever remarks stand beside its pixels"
+    if path.is_fifo():
+        raise ValueError("a pipe, expected a file")
+    try:
+        with Image.open(path) as picture:
+            return use(picture)
+    except (FileNotFoundError, IsADirectoryError):
+        raise
+    except Exception:
+        bare = _bare(path)
+        if not bare:
+            raise
+    with Image.open(io.BytesIO(bare.data)) as picture:
+        picture.info["exif"] = bare.exif
+        return use(picture)
+
 # %% ../nbs/05_data.ipynb #data-009
-def _from_pil(picture):
-    "PIL picture of any mode -> (H, W, 3) uint8 RGB; turned by EXIF, transparency on white"
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I"): # 16 bits a pixel, whatever PIL calls it
-        grey = np.asarray(picture).astype(np.float64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise ValueError("32-bit integers, expected 8 or 16 bits a channel")
-        picture = Image.fromarray((grey / 257).round().astype(np.uint8))
-    elif picture.mode == "F":
+def _has_sixteen_bits(picture): # of whole numbers; PIL calls them I;16, or I where it made 32 bits of them
+    bits = getattr(picture, "tag_v2", {}).get(258) # TIFF's BitsPerSample
+    return picture.mode.startswith("I;16") or picture.format in ("PNG", "PPM") or bits == (16,)
+
+def _eight_bits(picture):
+    "A PIL picture of 16-bit greys with 8 bits; raises ValueError where nobody can say what its white is"
+    grey = np.asarray(picture).astype(np.float64)
+    if not _has_sixteen_bits(picture) or grey.min() < 0 or grey.max() > 65535:
+        raise ValueError("32-bit integers, expected 8 or 16 bits a channel")
+    return Image.fromarray((grey / 257).round().astype(np.uint8))
+
+def _from_pil(picture, turned=True):
+    "PIL picture of any mode -> (H, W, 3) uint8 RGB; turned by EXIF unless that is not wanted, transparency on white"
+    picture.load() # else what follows could hide that it was cut short
+    turn = _TURNS.get(_orientation(picture)) if turned else None
+    if picture.mode == "F":
         raise ValueError("floating-point pixels, expected 8 or 16 bits a channel")
+    if picture.mode.startswith("I"):
+        picture = _eight_bits(picture)
+    if turn is not None:
+        picture = picture.transpose(turn)
     if picture.has_transparency_data:
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
     return np.array(picture.convert("RGB"))
@@ -85,10 +247,13 @@ def open_picture(
     if isinstance(source, Image.Image):
         with _explain_failure("picture"):
             return _from_pil(source)
-    if not isinstance(source, (str, PathLike)):
+    if not isinstance(source, (str, os.PathLike)):
         raise PictureError(f"a picture must be a path, a PIL picture or a uint8 array, got {type(source).__name__}")
-    with _explain_failure(Path(source)), Image.open(source) as picture:
-        return _from_pil(picture)
+    return _open_file(Path(source))
+
+def _open_file(path, turned=True):
+    with _explain_failure(path):
+        return _read_picture(path, partial(_from_pil, turned=turned))
 
 # %% ../nbs/05_data.ipynb #data-015
 @dataclass(frozen=True, eq=False)
@@ -186,27 +351,35 @@ def _scenes(split, count=None, size=224, seed=0, hard=False):
     return Dataset(SCENE_SETS[hard], split, SCENE_CLASSES, samples, np.array(items, dtype=int) % len(SCENE_CLASSES))
 
 # %% ../nbs/05_data.ipynb #data-021
-def _header_size(path):
-    "(H, W) px of a picture as it is seen upright, without reading its pixels"
-    with _explain_failure(path), Image.open(path) as picture:
-        w, h = picture.size
-        on_its_side = picture.getexif().get(0x112, 1) > 4
-        return (w, h) if on_its_side else (h, w)
+def _upright_size(picture, turned=True): # PIL picture -> (H, W)
+    on_its_side = turned and _orientation(picture) > 4
+    w, h = picture.size
+    return (w, h) if on_its_side else (h, w)
 
-def _open_sized(path, size, said):
+def _header_size(path, turned=True):
+    "(H, W) px of a picture as it is seen upright, or as it lies in the file, without reading its pixels"
+    with _explain_failure(path):
+        return _read_picture(path, partial(_upright_size, turned=turned))
+
+def _turned_words(path):
+    orientation = _read_picture(path, _exif_orientation)
+    return f" (turned by its EXIF orientation {orientation})" if orientation > 4 else ""
+
+def _open_sized(path, size, said, turned=True):
     "A picture that must have the size it was said to have"
-    picture = open_picture(path)
+    picture = _open_file(path, turned)
     if picture.shape[:2] != tuple(size):
         (h, w), (wanted_h, wanted_w) = picture.shape[:2], size
-        raise PictureError(f"{path}: is {w} x {h}, but {said} says {wanted_w} x {wanted_h}")
+        turn = _turned_words(path) if turned else ""
+        raise PictureError(f"{path}: is {w} x {h}{turn}, but {said} says {wanted_w} x {wanted_h}")
     return picture
 
 # %% ../nbs/05_data.ipynb #data-022
 def _open_mask(path, size):
     "(H, W) bool; size None: as wsolevaluation reads OpenImages' masks, any size and any grey"
     if size is None:
-        with _explain_failure(path), Image.open(path) as mask:
-            return np.asarray(mask.convert("L")) > 0
+        with _explain_failure(path):
+            return _read_picture(path, lambda mask: np.asarray(mask.convert("L")) > 0)
     grey = _open_sized(path, size, "its picture")[..., 0]
     return grey > grey.max() // 2
 
@@ -223,10 +396,10 @@ def _index_sample(index, i):
     picture, mask_folder = Path(str(index.folder))/index.paths[i].decode(), Path(str(index.mask_folder))
     boxes = index.boxes[slice(*index.box_starts[i:i + 2])]
     masks = [mask_folder/mask.decode() for mask in index.masks[slice(*index.mask_starts[i:i + 2])]]
-    size = tuple(index.sizes[i].tolist())
+    size, turned = tuple(index.sizes[i].tolist()), bool(index.turned)
     listed = size[0] > 0
     if not listed: # with the lists alone, a mask's header will do
-        size = _header_size(masks[0] if masks and not picture.is_file() else picture)
+        size = _header_size(masks[0] if masks and not picture.is_file() else picture, turned)
     mask_size = size if listed else None
     open_mask = partial(_open_masks, masks, mask_size) if masks else None
     open_ignore = partial(_open_masks, [mask_folder/index.ignores[i].decode()], mask_size) if index.ignores[i] else None
@@ -235,7 +408,7 @@ def _index_sample(index, i):
         label=int(index.labels[i]),
         size=size,
         boxes=boxes if len(boxes) else None,
-        open=partial(_open_sized, picture, size, str(index.source)),
+        open=partial(_open_sized, picture, size, str(index.source), turned),
         open_mask=open_mask,
         open_ignore=open_ignore,
     )
@@ -246,20 +419,36 @@ def _indexed(name, split, index):
     return Dataset(name, split, tuple(index.classes.tolist()), samples, index.labels.astype(int))
 
 # %% ../nbs/05_data.ipynb #data-025
-# of file names, in lower case
-PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+PICTURE_SUFFIXES = files.PICTURE_SUFFIXES # of file names, in lower case; the same set, where people look for it
 
-def _folders(folder): return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+def _class_names(parents):
+    "Folders in any of `parents`, of every split, so that numbers agree"
+    names = sorted(set().union(*map(folder_names, parents)))
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{parents[0]}: the name of the class folder {name!r} is not UTF-8: rename it") from None
+    return tuple(names)
 
-def _labelled_pictures(folder, parents, classes):
-    "[(path in `folder`, class number)] of all pictures in the classes' folders"
-    items = []
+@dataclass(frozen=True)
+class _Files:
+    "What lies in the folders of classes, as paths in the data set's folder"
+    pictures: list # of (path, class number)
+    others: list # of paths
+
+def _files_of_classes(folder, parents, classes):
+    found = _Files([], [])
     for parent in parents:
         for label, name in enumerate(classes):
-            for path in sorted((parent/name).rglob("*")):
-                if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file():
-                    items.append((path.relative_to(folder).as_posix(), label))
-    return items
+            place = (parent/name).relative_to(folder).as_posix()
+            for file in files_below(parent/name) if (parent/name).is_dir() else ():
+                path = f"{place}/{file}"
+                if is_picture(file):
+                    found.pictures.append((path, label))
+                else:
+                    found.others.append(path)
+    return found
 
 def _folder_id(item): return item[0]
 
@@ -267,23 +456,87 @@ def _folder_sample(folder, item):
     path, label = item
     return Sample(path, label, _header_size(folder/path), None, partial(open_picture, folder/path))
 
+# %% ../nbs/05_data.ipynb #53868fe5
+def _count(number, what): return f"{number:,} {what}{'s' * (number != 1)}"
+
+def _note_others(others):
+    "What to tell of files that are not called like pictures"
+    suffixes = Counter(os.path.splitext(path)[1] or "no suffix" for path in others)
+    kinds = ", ".join(f"{suffix} ({number:,})" for suffix, number in suffixes.most_common(5))
+    return f"{_count(len(others), 'file')} passed over, not called like pictures: {kinds}, such as {others[0]}"
+
+def _pictures_of_no_split(folder, splits): # -> {name of a folder: number of pictures in it}
+    beside = [name for name in folder_names(folder) if name not in splits]
+    counts = {name: sum(map(is_picture, files_below(folder/name))) for name in beside}
+    return {name: count for name, count in counts.items() if count}
+
+def _notes_of_no_class(parent):
+    "What to tell of what lies beside the folders of classes"
+    names = [name for name in sorted(os.listdir(parent)) if not is_hidden(name)]
+    loose = [name for name in names if is_picture(name) and not (parent/name).is_dir()]
+    if loose:
+        yield f"{_count(len(loose), 'picture')} left out, in {parent} in no class's folder, such as {loose[0]}"
+    for name in names:
+        if not (is_picture(name) or (parent/name).exists()):
+            yield f"{parent/name} left out, a link to {os.readlink(parent/name)}, where nothing is"
+
+def _folder_notes(folder, splits, parents, others):
+    "What was left out, a line a kind"
+    if others:
+        yield _note_others(others)
+    for parent in parents:
+        yield from _notes_of_no_class(parent)
+    beside = _pictures_of_no_split(folder, splits) if splits else {}
+    if beside:
+        names, there = (", ".join(f"{name}/" for name in names) for names in (beside, splits))
+        yield f"{_count(sum(beside.values()), 'picture')} left out, in {names} beside the splits {there}"
+
+def _refuse_splits_below(folder, classes, pictures):
+    places = {tuple(path.split("/")[:2]) for path, _ in pictures if path.count("/") > 1}
+    splits = {f"{first}/{second}": split_of(second) for first, second in sorted(places) if split_of(second)}
+    if len(set(splits.values())) > 1 or splits and len(classes) == 1:
+        first = next(iter(splits)).partition("/")[0]
+        raise ValueError(f"{folder}: {', '.join(splits)} are called like splits, which must lie above the classes; "
+                         f"if {folder/first} is the data set, name that")
+
+# %% ../nbs/05_data.ipynb #a1339345
+def _wanted_split(folder, split, splits): # splits: {"train": name of its folder, ...}
+    split = split_of(split) or split
+    if split in (splits or ("train",)) or split == "all":
+        return split
+    there = ", ".join(name if name == known else f"{known} ({name}/)" for known, name in splits.items())
+    there = there or "no splits: ask for train, or make folders train/ and test/"
+    raise ValueError(f"{folder} has no folder {split}/; it has {there}")
+
+def _place_of_split(folder, split, name):
+    "The folder that holds a split's classes: `training_set`, or as archives have it `training_set/training_set`"
+    inner = folder_names(folder/name)
+    doubled = len(inner) == 1 and split_of(inner[0]) == split and folder_names(folder/name/inner[0])
+    return folder/name/inner[0] if doubled else folder/name
+
 def _image_folder(folder, split):
     "One split of an ImageFolder as a Dataset"
-    splits = [s for s in ("train", "val", "test") if (folder/s).is_dir()]
-    if split not in (splits or ("train",)) and split != "all":
-        there = ", ".join(splits) or "no splits: ask for train, or make folders train/ and test/"
-        raise ValueError(f"{folder} has no folder {split}/; it has {there}")
-    parents = [folder/s for s in splits] or [folder]
-    classes = tuple(sorted(set().union(*map(_folders, parents)))) # of every split, so that numbers agree
+    splits = split_folders(folder)
+    split = _wanted_split(folder, split, splits)
+    places = {known: _place_of_split(folder, known, name) for known, name in splits.items()}
+    parents = list(places.values()) or [folder]
+    classes = _class_names(parents)
     if splits and split != "all":
-        parents = [folder/split]
-    items = _labelled_pictures(folder, parents, classes)
-    if not items:
+        parents = [places[split]]
+    found = _files_of_classes(folder, parents, classes)
+    if not splits:
+        _refuse_splits_below(folder, classes, found.pictures)
+    notes = list(_folder_notes(folder, splits.values(), parents, found.others))
+    if not found.pictures:
         layouts = "; ".join(f"{layout.name} ({layout.wants})" for layout in LAYOUTS[1:])
+        told = "".join(f"; {note}" for note in notes)
         raise ValueError(f"{folder} has neither an index.csv nor pictures in folders named after classes, "
-                         f"nor the files of {layouts}")
-    labels = np.array([label for _, label in items])
-    return Dataset(str(folder), split, classes, Samples(partial(_folder_sample, folder), items, _folder_id), labels)
+                         f"nor the files of {layouts}{told}")
+    for note in notes:
+        warnings.warn(f"{folder}: {note}", stacklevel=3)
+    labels = np.array([label for _, label in found.pictures])
+    samples = Samples(partial(_folder_sample, folder), found.pictures, _folder_id)
+    return Dataset(str(folder), split, classes, samples, labels)
 
 # %% ../nbs/05_data.ipynb #data-026
 def load_dataset(

@@ -10,7 +10,6 @@ import errno
 import hashlib
 import os
 import tarfile
-import unicodedata
 import urllib.error
 import urllib.request
 from collections import defaultdict
@@ -25,7 +24,7 @@ from tqdm.auto import tqdm
 
 from .data import load_dataset
 from .files import replace_whole
-from .layouts import find_layout
+from .layouts import find_layout, split_folders
 from .scenes import SCENE_SETS, SCENE_SPLITS
 
 # %% ../nbs/06_fetch.ipynb #fetch-005
@@ -159,7 +158,7 @@ def _split_names(path):
     if found:
         layout, place = found
         return sorted(layout.splits(place), key=lambda split: (not split.startswith("train"), split))
-    return [split for split in ("train", "val", "test") if (Path(path)/split).is_dir()] or ["train"]
+    return list(split_folders(path)) or ["train"]
 
 def _open_splits(path, pictures): # -> ({split: Dataset}, {"list": what is wrong with the others})
     found, problems = {}, defaultdict(list)
@@ -182,23 +181,23 @@ class _Checked(NamedTuple):
     "What is kept of a picture that was read"
     id: str | None # None: it cannot be read
     digest: bytes | None # of its pixels
-    marked: bool # a box or a mask shows the object, or it is not known whether one does
+    marked: bool # a box or a mask shows the object; of a picture that can't be read it is not known
     problems: list # of _Problem
 
-def _has_a_lookalike(path):
-    "Whether another such name is there: é is one character or two, and file systems tell them apart"
-    others = {unicodedata.normalize(form, path) for form in ("NFC", "NFD")} - {path}
-    return any(Path(other).exists() for other in others)
-
 def _reading_problem(error):
-    line, gone = str(error), ": no such file"
-    if line.endswith(gone):
-        if _has_a_lookalike(line.removesuffix(gone)):
-            line += ("; there is one whose name looks the same but is composed otherwise "
-                     "(Unicode NFC, NFD): rename it")
+    line = str(error)
+    if ": no such file" in line:
         return _Problem("missing", line)
     other_size = ", but " in line and " says " in line
     return _Problem("size" if other_size else "unreadable", line)
+
+def _mask_problem(sample, mask, size): # "": none
+    (mask_h, mask_w), (h, w) = mask.shape, size
+    if not mask.any():
+        return f"{sample.id}: the mask of {mask_w} x {mask_h} shows nothing"
+    if not .9 < (mask_w/mask_h)/(w/h) < 1.1: # it would be stretched
+        return f"{sample.id}: the mask of {mask_w} x {mask_h} does not fit the picture of {w} x {h}"
+    return ""
 
 def _box_problems(sample, size):
     if sample.boxes is None:
@@ -219,11 +218,11 @@ def _check_picture(data, i):
         picture, mask, _ = sample.picture, sample.mask, sample.ignore # each is opened here
     except (ValueError, OSError) as error:
         return _Checked(None, None, True, [_reading_problem(error)])
-    problems = []
-    if mask is not None and not mask.any():
-        h, w = mask.shape
-        problems.append(_Problem("mask", f"{sample.id}: the mask of {w} x {h} shows nothing"))
-    problems += _box_problems(sample, picture.shape[:2])
+    problems, size = [], picture.shape[:2]
+    wrong_mask = "" if mask is None else _mask_problem(sample, mask, size)
+    if wrong_mask:
+        problems.append(_Problem("mask", wrong_mask))
+    problems += _box_problems(sample, size)
     shape = bytes(str(picture.shape), "ascii")
     digest = hashlib.blake2b(picture.tobytes() + shape, digest_size=16).digest()
     return _Checked(sample.id, digest, sample.boxes is not None or mask is not None, problems)
@@ -249,21 +248,22 @@ def check_dataset(
     bar = tqdm(total=total, desc="check", unit="picture", disable=not progress)
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool, bar:
         for split, data in found.items():
-            bare = 0
+            bare = readable = 0
             for checked in _in_threads(pool, partial(_check_picture, data), len(data)):
                 bar.update()
-                bare += not checked.marked
                 for kind, line in checked.problems:
                     problems[kind].append(f"{split}: {line}")
                 if checked.digest is None:
                     continue
+                readable += 1
+                bare += not checked.marked
                 first_split, first_id = first_of.setdefault(checked.digest, (split, checked.id))
                 same = f"{split}: {checked.id} is the same picture as {first_id}"
                 if first_split != split:
                     problems["leak"].append(f"{same} of {first_split}: a leak")
                 elif first_id != checked.id:
                     problems["copy"].append(same)
-            if 0 < bare < len(data):
+            if 0 < bare < readable:
                 problems["bare"].append(f"{split}: {bare:,} of {len(data):,} pictures have neither box nor mask")
     return total, dict(problems)
 

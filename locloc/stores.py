@@ -35,21 +35,23 @@ from tqdm.auto import tqdm
 from . import __version__
 from .attention import load_attention
 from .boxes import map_boxes, scale_boxes
-from .data import PICTURE_SUFFIXES, Geometry, Samples
+from .data import Geometry, Samples
 from .files import LEFTOVER, differences, replace_whole
 from .masks import GrabCutParams, grabcut_mask, resize_mask, source_preset
 
 # %% ../nbs/14_stores.ipynb #stores-028
+_USUAL_SUFFIXES = {"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm"}
+
 def _mask_name(id):
-    "The PNG of a picture: `a/b.jpg` -> `a/b.png`; an id without a picture's suffix gets `.png` behind it"
+    "The PNG of a picture: `a/b.jpg` -> `a/b.png`; an id without a usual suffix gets `.png` behind it"
     if _ODD.search(id):
         path = PurePosixPath(id)
         if path.is_absolute() or ".." in path.parts or not path.name:
             raise ValueError(f"{id!r} does not name a picture inside a folder")
         id = str(path)
     stem, _, suffix = id.rpartition(".")
-    is_picture = "." + suffix.lower() in PICTURE_SUFFIXES
-    return (stem if stem and stem[-1] != "/" and is_picture else id) + ".png"
+    is_usual = suffix.lower() in _USUAL_SUFFIXES
+    return (stem if stem and stem[-1] != "/" and is_usual else id) + ".png"
 
 _ODD = re.compile(r"^$|^[./]|/[./]|/$") # perhaps an empty part, `.` or `..`
 

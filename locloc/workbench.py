@@ -27,7 +27,8 @@ from matplotlib.colors import to_rgb
 from .attention import SOURCES, Agreement, CLSAttention, attention_map, load_attention
 from .backbone import FrozenViT
 from .boxes import box_iou, boxes_from_map, scale_boxes
-from .data import PICTURE_SUFFIXES, Dataset, Geometry, Sample, Samples, get_protocol, load_dataset, open_picture
+from .data import Dataset, Geometry, Sample, Samples, get_protocol, load_dataset, open_picture
+from .files import files_below, is_picture
 from .grabcut import PreparedPicture, grabcut
 from .localization import class_key
 from .masks import GrabCutParams, ppd_mask, preset, source_preset, trimap
@@ -63,10 +64,10 @@ def as_dataset(
 def _from_folder(folder):
     if (folder/"index.csv").is_file():
         return load_dataset(folder, "all")
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in PICTURE_SUFFIXES and f.is_file())
-    if files and not any(f.parent == folder for f in files):
+    names = [name for name in files_below(folder) if is_picture(name)]
+    if names and all("/" in name for name in names):
         return load_dataset(folder, "all")
-    return _loose(str(folder), files, [f.relative_to(folder).as_posix() for f in files])
+    return _loose(str(folder), [folder/name for name in names], names)
 
 def _loose(name, sources, names):
     "Pictures without classes, boxes or masks; their sizes are read when they are opened"

@@ -1,6 +1,10 @@
 "Pictures, data sets, geometries and protocols: what they give, and what they say of what is wrong."
 import dataclasses
+import os
 import pickle
+import struct
+import warnings
+import zlib
 
 import cv2
 import numpy as np
@@ -8,7 +12,16 @@ import pytest
 from PIL import Image
 
 from locloc.boxes import box_iou, centred_box, mask_box
-from locloc.data import PROTOCOLS, Geometry, PictureError, Protocol, get_protocol, load_dataset, open_picture
+from locloc.data import (
+    PICTURE_SUFFIXES,
+    PROTOCOLS,
+    Geometry,
+    PictureError,
+    Protocol,
+    get_protocol,
+    load_dataset,
+    open_picture,
+)
 from locloc.scenes import SCENE_CLASSES, make_scene, scene_mask
 
 HEADER = "image,class,split,width,height,x0,y0,x1,y1,mask"
@@ -111,6 +124,194 @@ def test_too_many_pixels(tmp_path, monkeypatch):
 def test_sources_that_are_no_pictures(source):
     with pytest.raises(PictureError, match="got"):
         open_picture(source)
+
+
+# what a picture says of itself
+
+def tiff_entry(tag, kind, count, value): # of EXIF, in the first IFD
+    return struct.pack("<HHLL", tag, kind, count, value)
+
+
+def exif(*entries, more=b""):
+    head = b"II*\0" + struct.pack("<LH", 8, len(entries))
+    return head + b"".join(entries) + struct.pack("<L", 0) + more
+
+
+def in_jpeg(path, *segments): # (number of APPn, content)
+    data = save(path).read_bytes()
+    extra = [struct.pack(">BBH", 0xff, 0xe0 + n, len(content) + 2) + content for n, content in segments]
+    path.write_bytes(data[:2] + b"".join(extra) + data[2:])
+    return path
+
+
+def png_chunk(kind, content, crc=None):
+    crc = zlib.crc32(kind + content) if crc is None else crc
+    return struct.pack(">L", len(content)) + kind + content + struct.pack(">L", crc)
+
+
+def in_png(path, *chunks, behind=False): # behind: the pixels; else before them
+    data = save(path).read_bytes()
+    at = data.index(b"IEND" if behind else b"IDAT") - 4
+    path.write_bytes(data[:at] + b"".join(chunks) + data[at:])
+    return path
+
+
+def header_size(path):
+    "As a data set reads it, without the pixels"
+    folder = path.parent/"set"/"cat"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder/path.name).write_bytes(path.read_bytes())
+    sizes = {sample.id: sample.size for sample in load_dataset(path.parent/"set")}
+    return sizes[f"cat/{path.name}"]
+
+
+SIDEWAYS = tiff_entry(0x112, 3, 1, 6)
+
+
+@pytest.mark.parametrize("content", [
+    exif(SIDEWAYS, tiff_entry(0x11a, 10, 1, 38), more=struct.pack("<ll", -1, 0)),
+    exif(SIDEWAYS, tiff_entry(0x100, 2, 4, 0x636261)), # width in letters
+    exif(SIDEWAYS, tiff_entry(0x8769, 4, 1, 9999)), # its part for cameras lies nowhere
+])
+def test_odd_exif_turns_like_any_other(tmp_path, content):
+    path = in_jpeg(tmp_path/"a.jpg", (1, b"Exif\0\0" + content))
+    assert open_picture(path).shape == (40, 30, 3) and header_size(path) == (40, 30)
+
+
+@pytest.mark.parametrize("content", [
+    exif(tiff_entry(0x112, 3, 1, 0)),
+    exif(tiff_entry(0x112, 3, 1, 9)),
+    exif(tiff_entry(0x112, 2, 2, 0x36)), # the letter 6
+    exif(tiff_entry(0x112, 5, 1, 9999)),
+    exif(tiff_entry(0x112, 9, 1, 2**32 - 6)),
+    exif(tiff_entry(0x112, 12, 1, 9999)),
+    b"",
+    b"II*\0",
+    b"MM\0*\xff\xff\xff\xff",
+    bytes(range(99)),
+])
+def test_an_orientation_that_means_nothing_is_none(tmp_path, content):
+    for path in (in_jpeg(tmp_path/"a.jpg", (1, b"Exif\0\0" + content)),
+                 in_png(tmp_path/"b.png", png_chunk(b"eXIf", content))):
+        assert open_picture(path).shape == rgb.shape and header_size(path) == rgb.shape[:2]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
+def test_one_rule_of_orientation_for_header_and_pixels(tmp_path, orientation, name):
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    path = save(tmp_path/name, exif=exif)
+    assert open_picture(path).shape[:2] == header_size(path) == ((40, 30) if orientation > 4 else (30, 40))
+
+
+@pytest.mark.parametrize("segment", [
+    (0, b"JFIF\0"),
+    (2, b"ICC_PROFILE\0"),
+    (2, b"ICC_PROFILE\0\x05\x01" + b"x"*99),
+    (2, b"MPF\0II*\0"),
+    (13, b"Photoshop 3.0\x008BIM"),
+    (14, b"Adobe"),
+])
+def test_remarks_in_a_jpeg_do_not_cost_its_pixels(tmp_path, segment):
+    whole = open_picture(save(tmp_path/"whole.jpg"))
+    path = in_jpeg(tmp_path/"a.jpg", segment)
+    np.testing.assert_array_equal(open_picture(path), whole)
+    path = in_jpeg(tmp_path/"b.jpg", segment, (1, b"Exif\0\0" + exif(SIDEWAYS)))
+    np.testing.assert_array_equal(open_picture(path), np.rot90(whole, -1))
+    assert header_size(path) == (40, 30)
+
+
+BOMB = zlib.compress(bytes(2**21))
+
+
+@pytest.mark.parametrize("chunk", [
+    png_chunk(b"zTXt", b"Comment\0\0" + BOMB),
+    png_chunk(b"iTXt", b"Comment\0\x01\0\0\0" + BOMB),
+    png_chunk(b"iCCP", b"icc\0\0" + BOMB),
+    png_chunk(b"iCCP", b"icc"),
+    png_chunk(b"tEXt", b"Comment\0fine", crc=1),
+    png_chunk(b"pHYs", b"1"),
+    png_chunk(b"gAMA", b""),
+    png_chunk(b"acTL", b"1"),
+    png_chunk(b"tIME", b"", crc=7),
+    b"".join(png_chunk(b"zTXt", b"C%d\0\0" % k + zlib.compress(bytes(2**20 - 1))) for k in range(70)),
+], ids=range(10))
+@pytest.mark.parametrize("behind", [False, True])
+def test_remarks_in_a_png_do_not_cost_its_pixels(tmp_path, chunk, behind):
+    path = in_png(tmp_path/"a.png", chunk, behind=behind)
+    np.testing.assert_array_equal(open_picture(path), rgb)
+    path = in_png(tmp_path/"b.png", chunk, png_chunk(b"eXIf", exif(SIDEWAYS)), behind=behind)
+    np.testing.assert_array_equal(open_picture(path), np.rot90(rgb, -1))
+    assert header_size(path) == (40, 30)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_a_file_cut_short_is_no_picture_whatever_its_remarks(tmp_path, name):
+    path = tmp_path/name
+    if name == "a.jpg":
+        in_jpeg(path, (2, b"MPF\0"))
+    else:
+        in_png(path, png_chunk(b"zTXt", b"Comment\0\0" + BOMB))
+    data = path.read_bytes()
+    for length in (len(data)*3//4, len(data) - 30):
+        path.write_bytes(data[:length])
+        with pytest.raises(PictureError, match=name):
+            open_picture(path)
+
+
+def test_pixels_that_say_sixteen_bits_and_others(tmp_path):
+    grey = rgb[..., 0]
+    for name, array in (("a.tif", grey.astype(np.uint16)*257), ("a.png", grey.astype(np.uint16)*257)):
+        np.testing.assert_array_equal(open_picture(save(tmp_path/name, array))[..., 0], grey)
+    (tmp_path/"a.pgm").write_bytes(b"P5 40 30 65535\n" + (grey.astype(">u2")*257).tobytes())
+    np.testing.assert_array_equal(open_picture(tmp_path/"a.pgm")[..., 0], grey)
+    for scale in (1, 257, 2**20):
+        with pytest.raises(PictureError, match="a.tif: .*32-bit integers, expected 8 or 16 bits"):
+            open_picture(save(tmp_path/"a.tif", grey.astype(np.int32)*scale))
+    with pytest.raises(PictureError, match="32-bit integers"):
+        open_picture(Image.fromarray(grey.astype(np.int32)))
+
+
+@pytest.mark.parametrize("content, why", [
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 5\n", "a Git LFS pointer: .*git lfs pull"),
+    (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99), "HEIC: convert"),
+    (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(99), "HEIC: convert"),
+    (b"\0\0\0\x18ftypisom\0\0\0\0mp42" + bytes(99), "a film"),
+    (b"<!DOCTYPE html>\n<html><body>Not found</body></html>", "a web page .*download it again"),
+    (b"\xef\xbb\xbf\n  <HTML>", "a web page"),
+    (b"<!-- 404 -->\n<html>", "a web page"),
+    (b"<?xml version='1.0' encoding='UTF-8'?>\n<Error><Code>AccessDenied</Code></Error>", "XML.*download it again"),
+    (b"<?xml version='1.0'?>\n<!-- drawn -->\n<svg width='9'></svg>", "SVG"),
+    (b'{"error": "quota"}', "JSON"),
+    (b"%PDF-1.4\n", "PDF"),
+    (b"PK\x03\x04" + bytes(99), "an archive: unpack"),
+    (bytes(999), "only zeros"),
+    (b"404 page not found\n", "text, .*download"),
+    (("4" + "é"*999).encode(), "text, .*download"),
+    (b"\x01\x02\x03\xff"*99, "not a picture that can be read"),
+])
+def test_what_a_file_called_jpg_is_instead(tmp_path, content, why):
+    (tmp_path/"a.jpg").write_bytes(content)
+    with pytest.raises(PictureError, match=f"a.jpg: not a picture .*{why}|a.jpg: {why}") as caught:
+        open_picture(tmp_path/"a.jpg")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_does_not_keep_anybody_waiting(tmp_path):
+    os.mkfifo(tmp_path/"a.jpg")
+    with pytest.raises(PictureError, match="a.jpg: .*a pipe"):
+        open_picture(tmp_path/"a.jpg")
+
+
+def test_a_missing_picture_that_is_there_in_another_case(tmp_path):
+    (tmp_path/"Cat").mkdir()
+    save(tmp_path/"Cat/A.JPG")
+    with pytest.raises(PictureError, match="no such file; there is .*Cat/A.JPG, which differs only in upper and lower"):
+        open_picture(tmp_path/"cat/a.jpg")
+    for name in ("Cat/B.jpg", "dog/A.JPG"):
+        with pytest.raises(PictureError, match=f"{name}: no such file$"):
+            open_picture(tmp_path/name)
 
 
 # scenes
@@ -266,7 +467,7 @@ def test_index(folder, options):
 
 
 @pytest.mark.parametrize("row, why", [
-    ("a.png,cat,train,40,30,1,2,41,20,", "line 2: the box 1, 2, 41, 20"),
+    ("a.png,cat,train,40,30,1,2,45,20,", "line 2: the box 1, 2, 45, 20"),
     ("a.png,cat,train,40,30,9,2,9,20,", "line 2: the box"),
     ("a.png,cat,train,40,30,nan,2,9,20,", "line 2: the box"),
     ("a.png,cat,train,40,30,1,2,9,,", "line 2: x0, y0, x1, y1 must be numbers, got 1, 2, 9, nothing"),
@@ -288,7 +489,7 @@ def test_wrong_rows(folder, row, why):
 
 @pytest.mark.parametrize("header, why", [
     ("image,klass,split,width,height,x0,y0,x1,y1,mask", "line 1: lacks class"),
-    (HEADER.replace(",", ";"), "lacks image, class"),
+    (HEADER.replace(",", "|"), "lacks image, class"),
     ("", "lacks image"),
 ])
 def test_wrong_header(folder, header, why):
@@ -302,6 +503,78 @@ def test_empty_index(folder):
     (folder / "index.csv").write_bytes(b"")
     with pytest.raises(ValueError, match="lacks image"):
         load_dataset(folder)
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_index_of_a_spreadsheet(folder, separator):
+    header = HEADER.title().replace(",", f" {separator} ")
+    rows = [row.replace(",40,30,", ",40.0,30.0,").replace(",", separator) for row in GOOD]
+    data = load_dataset(index(folder, *rows, header=header, encoding="utf-8-sig"), "all")
+    assert [sample.size for sample in data] == [(30, 40), (30, 40)]
+    np.testing.assert_array_equal(data[0].boxes, [[1, 2, 30, 20], [5, 5, 9.5, 9]])
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("row, why", [
+    ("c.png,cat,train,4.5,30,,,,,", "width, height must be whole numbers, got 4.5, 30"),
+    ("c.png,cat,train,inf,30,,,,,", "width, height must be whole numbers, got inf, 30"),
+    ("c\0.png,cat,train,40,30,,,,,", r"the path 'c\x00.png' holds a NUL"),
+    (r"C:\data\c.png,cat,train,40,30,,,,,", "the path .* must be relative"),
+    (r"\\server\c.png,cat,train,40,30,,,,,", "the path .* must be relative"),
+])
+def test_the_line_of_a_wrong_row(folder, row, why, end):
+    noted = 'images/dog/b.png,dog,test,40,30,,,,,,"first' + end + 'second"'
+    text = index(folder, f"{GOOD[0]},", "", noted, f"{row},", header=f"{HEADER},note", end=end)
+    with pytest.raises(ValueError) as caught:
+        load_dataset(text)
+    assert f"index.csv, line 6: {why}".split(" .* ")[0] in str(caught.value)
+    assert why.split(" .* ")[-1] in str(caught.value)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_the_line_of_a_byte_that_is_not_utf8(folder, end):
+    rows = [f"images/{k}.png,cat,train,40,30,,,,," for k in range(2500)]
+    (index(folder, *rows, end=end)/"index.csv").write_bytes(
+        (folder/"index.csv").read_bytes().replace(b"images/1998.png", b"images/\xe9.png"))
+    with pytest.raises(ValueError, match="index.csv, line 2000: not UTF-8"):
+        load_dataset(folder)
+
+
+def test_backslashes_are_slashes(folder):
+    rows = [row.replace("images/cat/", "images\\cat\\") for row in GOOD[:2]]
+    assert load_dataset(index(folder, *rows))[0].picture.shape == rgb.shape
+
+
+def test_an_index_with_a_class_that_holds_a_nul(folder):
+    with pytest.raises(ValueError, match=r"index.csv: the class 'c\\x00t' holds a NUL"):
+        load_dataset(index(folder, "a.png,c\0t,train,40,30,,,,,"))
+
+
+def test_boxes_a_pixel_outside_are_clipped_on_all_sides_and_counted(folder):
+    rows = [f"images/cat/a.png,cat,train,40,30,{box}," for box in ("-1,-2,9,9", "3,3,41,33", "1,1,9,9")]
+    with pytest.warns(UserWarning, match="index.csv: 2 of 3 boxes end outside their picture and are clipped"):
+        data = load_dataset(index(folder, *rows))
+    np.testing.assert_array_equal(data[0].boxes, [[0, 0, 9, 9], [3, 3, 40, 30], [1, 1, 9, 9]])
+
+
+@pytest.mark.parametrize("box", ["-5,2,9,9", "1,-4,9,9", "1,2,45,9", "1,2,9,34", "-3,2,-1,9", "41,2,43,9", "9,2,1,9",
+                                 "inf,2,9,9"])
+def test_boxes_far_outside_are_refused(folder, box):
+    with pytest.raises(ValueError, match=f"line 2: the box {box.replace(',', ', ')} must"):
+        load_dataset(index(folder, f"images/cat/a.png,cat,train,40,30,{box},"))
+
+
+def test_a_size_that_exif_has_turned_says_so(folder):
+    exif = Image.Exif()
+    exif[0x112] = 6
+    save(folder/"images/cat/a.png", exif=exif)
+    sample = load_dataset(index(folder, "images/cat/a.png,cat,train,40,30,,,,,masks/cat/a.png"))[0]
+    with pytest.raises(PictureError, match=r"is 30 x 40 \(turned by its EXIF orientation 6\), but .* says 40 x 30"):
+        sample.open()
+    sample = load_dataset(index(folder, "images/cat/a.png,cat,train,30,40,,,,,masks/cat/a.png"))[0]
+    assert sample.picture.shape == (40, 30, 3)
+    with pytest.raises(PictureError, match="masks/cat/a.png: is 40 x 30, but its picture says 30 x 40"):
+        sample.open_mask()
 
 
 def test_index_of_another_encoding(folder):
@@ -336,6 +609,152 @@ def test_image_folder_with_splits(folder):
     assert len(load_dataset(root, "all")) == 2
     with pytest.raises(ValueError, match="no folder val/; it has train, test"):
         load_dataset(root, "val")
+
+
+def pictures_at(folder, *names):
+    for k, name in enumerate(names):
+        (folder/name).parent.mkdir(parents=True, exist_ok=True)
+        save(folder/name, rgb + np.uint8(k))
+    return folder
+
+
+def ids(data):
+    return [sample.id for sample in data]
+
+
+@pytest.mark.parametrize("train, val, test", [
+    ("training", "validation", "testing"),
+    ("Train", "Valid", "Test"),
+    ("TRAIN", "dev", "evaluation"),
+    ("training_set", "val2017", "test-images"),
+])
+def test_splits_by_any_usual_name(tmp_path, train, val, test):
+    names = [f"{name}/{kind}/1.png" for name in (train, val, test) for kind in ("cat", "dog")]
+    pictures_at(tmp_path, *names)
+    for split, name in dict(train=train, val=val, test=test).items():
+        for asked in (split, name):
+            data = load_dataset(tmp_path, asked)
+            assert (ids(data), data.classes, data.split) == ([f"{name}/cat/1.png", f"{name}/dog/1.png"],
+                                                              ("cat", "dog"), split)
+    assert len(load_dataset(tmp_path, "all")) == 6
+
+
+def test_a_split_that_is_there_under_another_name_is_told(tmp_path):
+    pictures_at(tmp_path, "training/cat/1.png", "test/cat/1.png")
+    with pytest.raises(ValueError, match=r"has no folder val/; it has train \(training/\), test$"):
+        load_dataset(tmp_path, "val")
+
+
+def test_splits_in_a_folder_of_the_same_name(tmp_path):
+    pictures_at(tmp_path, "training_set/training_set/cat/1.png", "test_set/test_set/dog/1.png")
+    data = load_dataset(tmp_path, "test")
+    assert (ids(data), data.classes) == (["test_set/test_set/dog/1.png"], ("cat", "dog"))
+    pictures_at(tmp_path/"vehicles", "train/train/1.png", "test/train/1.png") # a class called train
+    assert load_dataset(tmp_path/"vehicles").classes == ("train",)
+
+
+def test_two_folders_of_one_split(tmp_path):
+    pictures_at(tmp_path, "train/cat/1.png", "val/cat/1.png", "valid/cat/1.png")
+    with pytest.raises(ValueError, match="val/ and valid/ are both called like the split val"):
+        load_dataset(tmp_path)
+
+
+def test_folders_beside_the_splits_are_told(tmp_path):
+    pictures_at(tmp_path, "train/cat/1.png", "extra/cat/1.png", "extra/2.png", "more/3.png", ".git/4.png")
+    (tmp_path/"docs").mkdir()
+    with pytest.warns(UserWarning, match="3 pictures left out, in extra/, more/ beside the splits train/"):
+        assert ids(load_dataset(tmp_path)) == ["train/cat/1.png"]
+
+
+@pytest.mark.parametrize("names, said", [
+    (["cat/train/1.png", "cat/test/2.png", "dog/train/3.png"], "cat/test, cat/train, dog/train are called like splits"),
+    (["set/train/cat/1.png", "set/valid/cat/2.png"], "if .*/set is the data set, name that"),
+    (["set/Train/cat/1.png"], "if .*/set is the data set"),
+])
+def test_splits_below_the_classes_are_refused(tmp_path, names, said):
+    with pytest.raises(ValueError, match=said):
+        load_dataset(pictures_at(tmp_path, *names))
+
+
+def test_hidden_files_are_nobodys_pictures(tmp_path):
+    pictures_at(tmp_path, "train/cat/1.png", "train/dog/2.png", "train/dog/old/3.png")
+    for name in ("__MACOSX/cat/._1.png", "cat/._1.png", "cat/.trash/4.png", "dog/@eaDir/2.png/thumb.jpg",
+                 "dog/Thumbs.db", "dog/desktop.ini", "dog/.DS_Store", ".ipynb_checkpoints/1.png"):
+        (tmp_path/"train"/name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path/"train"/name).write_bytes(b"Mac OS X")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = load_dataset(tmp_path)
+    assert (ids(data), data.classes) == (["train/cat/1.png", "train/dog/2.png", "train/dog/old/3.png"], ("cat", "dog"))
+
+
+@pytest.mark.parametrize("suffix", "jpg jpeg jpe jfif JPG png apng webp avif bmp dib gif tif tiff ppm pgm pbm pnm tga "
+                                   "ico pcx sgi jp2 j2k qoi".split())
+def test_every_suffix_of_a_picture_is_read(tmp_path, suffix):
+    (tmp_path/"cat").mkdir()
+    try:
+        save(tmp_path/f"cat/a.{suffix}", mode="1" if suffix == "pbm" else None)
+    except (OSError, ValueError, KeyError) as error:
+        pytest.skip(f"this Pillow does not write it: {error}")
+    (sample,) = load_dataset(tmp_path)
+    assert sample.id == f"cat/a.{suffix}" and sample.picture.shape == (*sample.size, 3)
+
+
+def test_no_suffix_of_pillow_is_forgotten():
+    no_pictures = {"BUFR", "GRIB", "HDF5", "MPEG", "IPTC", "WMF", "EPS"}
+    known = Image.registered_extensions().items()
+    wanted = {suffix for suffix, kind in known if kind in Image.OPEN and kind not in no_pictures}
+    assert wanted - {".heic", ".heif"} <= PICTURE_SUFFIXES
+
+
+def test_files_passed_over_are_counted(tmp_path):
+    pictures_at(tmp_path, "train/cat/1.png", "train/2.png")
+    for name in ("cat/1.txt", "cat/2.txt", "cat/3.heic", "cat/README"):
+        (tmp_path/"train"/name).touch()
+    with pytest.warns(UserWarning) as warned:
+        load_dataset(tmp_path)
+    said = " ".join(str(w.message) for w in warned)
+    assert (f"{tmp_path}: 4 files passed over, not called like pictures: .txt (2), .heic (1), no suffix (1), "
+            "such as train/cat/1.txt") in said
+    assert f"1 picture left out, in {tmp_path}/train in no class's folder, such as 2.png" in said
+
+
+def test_links_to_nowhere_are_missing_pictures(tmp_path):
+    pictures_at(tmp_path, "cat/1.png", "elsewhere/deep/3.png")
+    os.symlink("../gone.png", tmp_path/"cat/2.png")
+    os.symlink("4.png", tmp_path/"cat/4.png")
+    os.symlink(tmp_path/"elsewhere", tmp_path/"cat/linked")
+    os.symlink(tmp_path/"cat", tmp_path/"cat/circle")
+    data = load_dataset(tmp_path)
+    assert [*data.ids()] == ["cat/1.png", "cat/2.png", "cat/4.png", "cat/linked/deep/3.png", "elsewhere/deep/3.png"]
+    with pytest.raises(PictureError, match="2.png: no such file .*../gone.png"):
+        data[1]
+    with pytest.raises(PictureError, match="4.png: "):
+        data[2]
+
+
+def test_a_class_folder_that_is_a_link_to_nowhere(tmp_path):
+    pictures_at(tmp_path, "train/cat/1.png")
+    os.symlink("gone", tmp_path/"train/dog")
+    with pytest.warns(UserWarning, match="train/dog left out, a link to gone, where nothing is"):
+        load_dataset(tmp_path)
+
+
+def test_a_class_folder_that_is_not_utf8(tmp_path):
+    pictures_at(tmp_path, "train/cat/1.png", os.fsdecode(b"train/caf\xe9/1.png"))
+    with pytest.raises(ValueError, match=r"class folder 'caf\\udce9' is not UTF-8"):
+        load_dataset(tmp_path)
+
+
+def test_a_file_name_that_is_not_utf8_is_no_matter(tmp_path):
+    pictures_at(tmp_path, os.fsdecode(b"train/cat/caf\xe9.png"))
+    assert load_dataset(tmp_path)[0].picture.shape == rgb.shape
+
+
+def test_a_slash_behind_the_folder_is_no_other_name(folder):
+    assert load_dataset(f"{folder}/images/").name == load_dataset(folder/"images").name == str(folder/"images")
+    index(folder, *GOOD)
+    assert load_dataset(f"{folder}/").name == str(folder)
 
 
 def test_no_data(tmp_path):

@@ -212,6 +212,36 @@ def test_check_opens_ignore_regions(tmp_path):
     assert count == 1 and list(problems) == ["missing"] and "v/gone.png: no such file" in problems["missing"][0]
 
 
+def test_a_picture_that_cannot_be_read_is_not_taken_for_marked(tmp_path):
+    noise(tmp_path/"train/cat/1.png", 1)
+    noise(tmp_path/"train/cat/2.png", 2)
+    (tmp_path/"train/cat/3.png").touch()
+    assert list(check_dataset(tmp_path, progress=False)[1]) == ["unreadable"]
+
+
+def test_check_reads_splits_of_other_names_and_tells_links_to_nowhere(tmp_path):
+    noise(tmp_path/"Training/cat/1.png", 1)
+    noise(tmp_path/"valid/cat/1.png", 1)
+    (tmp_path/"valid/cat/2.png").symlink_to("../gone.png")
+    count, problems = check_dataset(tmp_path, progress=False)
+    assert count == 3 and sorted(problems) == ["leak", "missing"]
+    assert "val: valid/cat/1.png is the same picture as Training/cat/1.png of train" in problems["leak"][0]
+    assert "valid/cat/2.png: no such file" in problems["missing"][0]
+
+
+def test_a_mask_of_another_shape_is_told(tmp_path):
+    (tmp_path/"test").mkdir()
+    for name, text in dict(image_ids="v/a.png", class_labels="v/a.png,0", image_sizes="",
+                           localization="v/a.png,v/m.png,").items():
+        (tmp_path/f"test/{name}.txt").write_text(f"{text}\n")
+    noise(tmp_path/"v/a.png", size=(50, 40))
+    noise(tmp_path/"v/m.png", size=(40, 50))
+    line = "test: v/a.png: the mask of 40 x 50 does not fit the picture of 50 x 40"
+    assert check_dataset(tmp_path, progress=False) == (1, {"mask": [line]})
+    noise(tmp_path/"v/m.png", size=(100, 81))
+    assert check_dataset(tmp_path, progress=False) == (1, {})
+
+
 def test_check_hints_at_names_that_only_look_the_same(tmp_path):
     noise(tmp_path/unicodedata.normalize("NFD", "é.png"))
     row = unicodedata.normalize("NFC", "é.png") + ",x,train,50,40,,,,,\n"

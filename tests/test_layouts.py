@@ -1,6 +1,8 @@
 "Tiny hand-made copies of each layout, broken ones, and the published lists where they are."
 import json
 import os
+import shutil
+import warnings
 from pathlib import Path
 
 import cv2
@@ -128,14 +130,14 @@ BROKEN += [(WSOL, f"test/{name}.txt", text, why) for name, text, why in (
     ("localization", "b/2.jpg,0,0,59,20\n", "localization.txt: does not name every picture, 1 of 2 are missing"),
     ("localization", "a/1.jpg,m.png,i.png\na/1.jpg,n.png,j.png\n",
      "localization.txt, line 2: a second ignore region"),
-    ("localization", "a/1.jpg,5,6,51,30\n", "localization.txt, line 1: the box 5, 6, 51, 30"),
+    ("localization", "a/1.jpg,5,6,56,30\n", "localization.txt, line 1: the box 5, 6, 56, 30"),
     ("localization", "c/1.jpg,5,6,51,30\n",
      "localization.txt, line 1: picture c/1.jpg is not in the list of pictures"),
     ("localization", None, "localization.txt: no such file"),
 )]
 BROKEN += [(VOC, "ImageSets/Main/test.txt", "one\none\n", "test.txt, line 2: picture one is there twice")]
 BROKEN += [(VOC, "Annotations/one.xml", text, why) for text, why in (
-    (XML.format(x1=51), "one.xml, line 3: the box 0, 0, 51, 40"),
+    (XML.format(x1=56), "one.xml, line 3: the box 0, 0, 56, 40"),
     ("<annotation>\n<size>", "one.xml, line 2: not XML"),
     (None, "one.xml: no such file"),
     (XML.format(x1=60).replace("<object><name>dog", "<!-- <object> -->\n<object><name>dog"),
@@ -231,6 +233,13 @@ def test_voc_pictures_have_the_suffix_that_their_annotation_names(tmp_path):
         assert load_dataset(tmp_path, "test")[0].id == f"JPEGImages/{wanted}"
 
 
+@pytest.mark.parametrize("file", ["one.png", r"C:\pictures\one.png", "/home/me/one.png"])
+def test_voc_annotations_name_files_of_anybodys_disk(tmp_path, file):
+    text = XML.format(x1=50).replace("<size>", f"<filename>{file}</filename><size>")
+    write(tmp_path, VOC | {"Annotations/one.xml": text})
+    assert load_dataset(tmp_path, "test")[0].id == "JPEGImages/one.png"
+
+
 def test_voc_is_found_in_its_devkit(tmp_path):
     write(tmp_path/"VOCdevkit/VOC2007", VOC)
     assert len(load_dataset(tmp_path, "test")) == len(load_dataset(tmp_path/"VOCdevkit", "test")) == 1
@@ -271,6 +280,50 @@ def test_coco_boxes_without_area_are_left_out_and_counted(tmp_path):
     said = " ".join(str(w.message) for w in warned)
     assert "boxes without area are left out: 2 of 4" in said
     assert "pictures without a box are left out: 1 of 2" in said
+
+
+def roboflow(folder, *splits, name="_annotations.coco.json"):
+    for split in splits:
+        write(folder, {f"{split}/{name}": json.dumps(MARKS)})
+        picture(folder/split/"a.jpg")
+    return folder
+
+
+def test_coco_in_the_folders_of_its_splits(tmp_path):
+    roboflow(tmp_path, "train", "valid", "Test")
+    for split in ("train", "val", "valid", "test"):
+        data = load_dataset(tmp_path, split)
+        assert facts(data) == [("a.jpg", "dog", (40, 50), [[2, 3, 12, 23]])] and data[0].picture.shape == (40, 50, 3)
+    layout, place = layouts.find_layout(tmp_path)
+    assert layout.name == "COCO" and layout.splits(place) == {"train", "val", "test"}
+    with pytest.raises(ValueError, match="no pictures of the split 'extra'; it has test, train, val"):
+        load_dataset(tmp_path, "extra")
+
+
+@pytest.mark.parametrize("inside", ["train", "valid", "Test"])
+def test_one_split_of_coco_in_its_folder(tmp_path, inside):
+    folder = roboflow(tmp_path, inside)/inside
+    assert load_dataset(folder, inside)[0].picture.shape == (40, 50, 3)
+    with pytest.raises(ValueError, match="no pictures of the split 'other'; it has "):
+        load_dataset(folder, "other")
+
+
+def test_two_coco_files_of_one_split(tmp_path):
+    roboflow(tmp_path, "val", "valid")
+    with pytest.raises(ValueError, match="val/_annotations.coco.json, valid/_annotations.coco.json are all of"):
+        load_dataset(tmp_path, "val")
+
+
+def test_coco_names_that_cannot_be_written(tmp_path):
+    for old, new, why in (
+        ('"dog"', r'"d\udce9g"', r"instances_test.json: the class 'd\udce9g' is not UTF-8"),
+        ('"a.jpg"', r'"\ud800.jpg"', r"image 1 (id 7): the path '\ud800.jpg' is not UTF-8"),
+        ('"a.jpg"', r'"a\u0000.jpg"', r"image 1 (id 7): the path 'a\x00.jpg' holds a NUL"),
+    ):
+        write(tmp_path, {"annotations/instances_test.json": json.dumps(MARKS).replace(old, new)})
+        with pytest.raises(ValueError) as caught:
+            load_dataset(tmp_path, "test")
+        assert why in str(caught.value)
 
 
 def test_other_json_does_not_make_a_folder_coco(tmp_path):
@@ -322,6 +375,104 @@ def test_names_beyond_ascii_and_pictures_elsewhere(tmp_path):
     picture(tmp_path/"there"/name)
     sample = load_dataset(write(tmp_path/"lists", files), "test", pictures=tmp_path/"there")[0]
     assert sample.id == name and sample.picture.shape == (40, 50, 3)
+
+
+CLIPPED = [
+    (CUB, "bounding_boxes.txt", "6.0 2.0 32.0 30.0", "-1 -2 52 43", [0, 0, 50, 40]),
+    (WSOL, "test/localization.txt", "5,6,20,30", "-1,-2,51,41", [0, 0, 50, 40]),
+    (VOC, "Annotations/one.xml", "<xmin>1</xmin><ymin>1", "<xmin>0</xmin><ymin>-1", [0, 0, 50, 40]),
+    (VOC, "Annotations/one.xml", "<xmax>50</xmax><ymax>40", "<xmax>51</xmax><ymax>41", [0, 0, 50, 40]),
+    (COCO, "annotations/instances_test.json", "[2, 3, 10, 20]", "[-0.5, -1, 51, 42]", [0, 0, 50, 40]),
+    (CSV, "index.csv", "1,2,30,20", "-1,-1,51,41", [0, 0, 50, 40]),
+]
+
+
+@pytest.mark.parametrize("files, name, old, new, box", CLIPPED)
+def test_boxes_a_little_outside_are_clipped_in_every_layout(tmp_path, files, name, old, new, box):
+    write(tmp_path, files | {name: files[name].replace(old, new)})
+    with pytest.warns(UserWarning, match="1 of . boxes end outside their picture and are clipped"):
+        assert load_dataset(tmp_path, "test")[0].boxes[0].tolist() == box
+
+
+def test_clipped_boxes_are_counted_in_the_split_that_was_asked_for(tmp_path):
+    write(tmp_path, CUB | {"bounding_boxes.txt": "1 -1 2 9 9\n2 5 6 45 30\n"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_dataset(tmp_path, "train")
+        with pytest.raises(UserWarning, match="1 of 1 boxes"):
+            load_dataset(tmp_path, "test")
+
+
+def test_a_box_left_of_a_picture_of_unknown_size(tmp_path):
+    lists = {name: text for name, text in CUB.items() if name != "sizes.txt"}
+    picture(tmp_path/"images/001.Albatross/a.jpg")
+    write(tmp_path, lists | {"bounding_boxes.txt": "1 -1 2 30 30\n2 5 6 45 30\n"})
+    with pytest.warns(UserWarning, match="1 of 1 boxes"):
+        assert load_dataset(tmp_path, "test")[0].boxes.tolist() == [[0, 2, 29, 32]]
+    write(tmp_path, {"bounding_boxes.txt": "1 -9 2 30 30\n2 5 6 45 30\n"})
+    with pytest.raises(ValueError, match="bounding_boxes.txt, line 1: the box -9, 2, 21, 32"):
+        load_dataset(tmp_path, "test")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_the_line_of_a_byte_that_is_not_utf8(tmp_path, end):
+    lines = [f"{k} 001.Albatross/{k}.jpg" for k in range(1, 3000)]
+    write(tmp_path, CUB, end)
+    (tmp_path/"images.txt").write_bytes(end.join(lines).encode().replace(b"/2500.jpg", b"/\xe9.jpg"))
+    with pytest.raises(ValueError, match="images.txt, line 2500: not UTF-8"):
+        load_dataset(tmp_path, "test")
+    (tmp_path/"images.txt").write_bytes(end.join(lines).encode("utf-16"))
+    with pytest.raises(ValueError, match="images.txt, line 1: UTF-16, expected UTF-8"):
+        load_dataset(tmp_path, "test")
+
+
+def test_lists_written_on_windows(tmp_path):
+    files = {name: text.replace("/", "\\") for name, text in WSOL.items()}
+    assert facts(load_dataset(write(tmp_path, files, "\r\n"), "test")) == [FIRST, SECOND]
+
+
+def test_numbers_of_a_spreadsheet(tmp_path):
+    files = WSOL | {"test/class_labels.txt": "a/1.jpg,0.0\nb/2.jpg,1.0\n"}
+    files["test/image_sizes.txt"] = "a/1.jpg,50.0,40.0\nb/2.jpg,60,40.0\n"
+    assert facts(load_dataset(write(tmp_path, files), "test")) == [FIRST, SECOND]
+    write(tmp_path, {"test/class_labels.txt": "a/1.jpg,0.5\nb/2.jpg,1\n"})
+    with pytest.raises(ValueError, match="class_labels.txt, line 1: the class must be whole numbers, got 0.5"):
+        load_dataset(tmp_path, "test")
+
+
+def test_hidden_files_are_no_lists(tmp_path):
+    for files, hidden in (
+        (VOC, ["Annotations/._one.xml", "ImageSets/Main/._test.txt", "ImageSets/Main/._dog_test.txt"]),
+        (COCO, ["annotations/._instances_test.json"]),
+        (WSOL, ["test/._image_ids.txt", "__MACOSX/image_ids.txt"]),
+    ):
+        folder = tmp_path/str(len(hidden))
+        write(folder, files | dict.fromkeys(hidden, "Mac OS X \0"))
+        assert [c for c in load_dataset(folder, "test").classes if c not in ("cat", "dog", "a", "b")] == []
+        layout, place = layouts.find_layout(folder)
+        assert set(layout.splits(place)) == {"test"}
+
+
+def test_pictures_of_wsolevaluation_are_not_turned(tmp_path, monkeypatch):
+    monkeypatch.setattr(layouts, "_LARGE", 1)
+    monkeypatch.setenv("LOCLOC_CACHE", str(tmp_path/"cache"))
+    exif = Image.Exif()
+    exif[0x112] = 6
+    write(tmp_path, {
+        "val/image_ids.txt": "v/a.png\n",
+        "val/class_labels.txt": "v/a.png,0\n",
+        "val/image_sizes.txt": "",
+        "val/localization.txt": "v/a.png,v/m.png,\n",
+    })
+    grey = np.zeros((40, 50), np.uint8)
+    grey[:9] = 255
+    (tmp_path/"v").mkdir()
+    Image.fromarray(np.stack([grey]*3, -1)).save(tmp_path/"v/a.png", exif=exif)
+    Image.fromarray(grey).save(tmp_path/"v/m.png")
+    for _ in ("read", "as it was kept"):
+        (sample,) = load_dataset(tmp_path, "val")
+        assert sample.size == (40, 50)
+        np.testing.assert_array_equal(sample.picture[..., 0] > 0, sample.mask)
 
 
 def test_lists_that_are_not_utf8(tmp_path):
@@ -440,6 +591,56 @@ def test_ilsvrc_official(tmp_path):
     (tmp_path/"ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt").write_text("2\n3\n")
     with pytest.raises(ValueError, match="ground_truth.txt, line 2: class 3 is outside 1 to 2"):
         load_dataset(tmp_path, "test")
+
+
+def kaggle(folder):
+    boxes = "<object><name>{}</name><bndbox><xmin>5</xmin><ymin>5</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>"
+    size = "<size><width>50</width><height>40</height></size>"
+    for k, wnid in ((1, "n02119789"), (2, "n01440764")):
+        name = f"ILSVRC2012_val_0000000{k}"
+        picture(folder/f"ILSVRC/Data/CLS-LOC/val/{name}.JPEG")
+        picture(folder/f"ILSVRC/Data/CLS-LOC/train/{wnid}/{wnid}_{k}.JPEG")
+        write(folder, {f"ILSVRC/Annotations/CLS-LOC/val/{name}.xml":
+                       f"<annotation>{size}{boxes.format(wnid)}</annotation>"})
+    return write(folder, {"LOC_val_solution.csv": "ImageId,PredictionString\n"
+                          "ILSVRC2012_val_00000002,n01440764 5 5 9 9 \nILSVRC2012_val_00000001,n02119789 5 5 9 9 \n"})
+
+
+KAGGLE = [
+    ("val/ILSVRC2012_val_00000001.JPEG", "n02119789", (40, 50), [[5, 5, 9, 9]]),
+    ("val/ILSVRC2012_val_00000002.JPEG", "n01440764", (40, 50), [[5, 5, 9, 9]]),
+]
+
+
+@pytest.mark.parametrize("name", ["", "ILSVRC"])
+def test_ilsvrc_of_kaggle(tmp_path, name):
+    kaggle(tmp_path)
+    train, test = (load_dataset(tmp_path/name, split) for split in ("train", "test"))
+    assert facts(test) == KAGGLE and test[0].picture.shape == (40, 50, 3)
+    assert train.classes == test.classes == ("n01440764", "n02119789")
+    (tmp_path/"LOC_val_solution.csv").unlink() # then the annotations say it
+    assert facts(load_dataset(tmp_path/name, "test")) == KAGGLE
+
+
+def test_ilsvrc_of_kaggle_without_what_says_the_classes(tmp_path):
+    kaggle(tmp_path)
+    (tmp_path/"LOC_val_solution.csv").write_text("ImageId,PredictionString\nILSVRC2012_val_00000001,n02119789 5 5 9 9")
+    with pytest.raises(ValueError, match="LOC_val_solution.csv: does not name .*00000002.JPEG"):
+        load_dataset(tmp_path, "test")
+    (tmp_path/"LOC_val_solution.csv").write_text("ImageId,PredictionString\nILSVRC2012_val_00000001,5 5 9 9\n")
+    with pytest.raises(ValueError, match="LOC_val_solution.csv, line 2: expected a WordNet number"):
+        load_dataset(tmp_path, "test")
+    (tmp_path/"LOC_val_solution.csv").unlink()
+    shutil.rmtree(tmp_path/"ILSVRC/Annotations")
+    with pytest.raises(ValueError, match="no class folders .*meta.mat, Kaggle's LOC_val_solution.csv"):
+        load_dataset(tmp_path, "test")
+    assert len(load_dataset(tmp_path, "train")) == 2
+
+
+def test_a_picture_of_ilsvrc_whose_name_is_not_utf8(tmp_path):
+    write(tmp_path, {os.fsdecode(b"train/n01440764/caf\xe9.JPEG"): ""})
+    with pytest.raises(ValueError, match=r"the name 'train/n01440764/caf\\udce9.JPEG' is not UTF-8"):
+        load_dataset(tmp_path)
 
 
 def test_an_annotation_edited_in_place_is_read_again(tmp_path, monkeypatch):
