@@ -302,7 +302,7 @@ def _from_backbone(name, weights=None, layers=None, heads=None, **timm_kwargs):
 # %% ../nbs/11_attention.ipynb #11958ef4
 register_source(Source("lowlevel", LowLevel, params=dict(delta0=.12, delta1=.60, split=.30), ppd=.35))
 register_source(Source("locloc-tiny", partial(_from_backbone, "locloc-tiny", layers=(-1,)),
-    params=dict(delta0=.10, delta1=.55, split=.40), ppd=.35))
+    params=dict(delta0=.10, delta1=.40, split=.30), ppd=.30))
 register_source(Source("cam:efficientnet_lite0", params=dict(delta0=.20, delta1=.70, split=.30), ppd=.30))
 register_source(Source("lowlevel+cam:efficientnet_lite0", params=dict(delta0=.20, delta1=.55, split=.40), ppd=.40))
 register_source(Source("lowlevel+locloc-tiny", params=dict(delta0=.20, delta1=.55, split=.30), ppd=.35))
