@@ -191,15 +191,18 @@ def _preference(found):
 
 def find_state(
     content, # of a weights file: dicts in dicts
-    anchor:str # regular expression: the name of a tensor that is wanted
+    anchor:str, # regular expression: the name of a tensor that is wanted
+    what:str # where it comes from, for the message
 ) -> dict: # state dict, names without prefixes; the largest one as it is where no tensor has that name
     "The state dict that has such a tensor; `ValueError` where there is no tensor"
+    if isinstance(content, dict) and not isinstance(content.get("teacher", {}), dict):
+        raise ValueError(f"{what}: no weights in its teacher, but {_say_content(content['teacher'])}")
     there, found = list(_state_dicts(content)), []
     for wrapper, state in there:
         matches = (re.fullmatch(rf"(|.*?\.)(?:{anchor})", key) for key in state)
         found += [(wrapper, match[1], state) for match in matches if match]
     if not there:
-        raise ValueError(f"no tensors in it, but {_say_content(content)}")
+        raise ValueError(f"{what}: no tensors in it, but {_say_content(content)}")
     if not found:
         return max((state for _, state in there), key=len)
     _, prefix, state = min(found, key=_preference)
@@ -254,13 +257,8 @@ def read_weights(
     path:str|Path # of any suffix: safetensors, or what torch.save wrote with tensors only
 ) -> dict: # state dict without wrappers and prefixes, in timm's names, without heads
     "Weights of a ViT from a file; `FileNotFoundError`, or `ValueError` if it can't be read"
-    content = read_content(path)
-    try:
-        if isinstance(content, dict) and not isinstance(content.get("teacher", {}), dict):
-            raise ValueError(f"no weights in its teacher, but {_say_content(content['teacher'])}")
-        state = find_state(content, r"(?:embeddings\.)?cls_token|(?:visual\.)?class_embedding")
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    state = find_state(
+        read_content(path), r"(?:embeddings\.)?cls_token|(?:visual\.)?class_embedding", str(path))
     state = _joined({_timm_key(key): value for key, value in state.items()})
     return {key: value for key, value in state.items() if not key.startswith(_NOT_THE_VIT)}
 
@@ -572,9 +570,7 @@ def load_backbone(
     return FrozenViT(model, name, timm_kwargs)
 
 # %% ../nbs/10_backbone.ipynb #backbone-classifier
-def _with_classifier(model, timm_name, content, timm_kwargs):
-    "The same model with what the file holds"
-    state = find_state(content, re.escape(next(iter(model.state_dict()))))
+def _with_classifier(timm_name, state, timm_kwargs):
     overlay = {"state_dict": state} # timm drops a classifier of other than the classes it expects in the file
     if "num_classes" in timm_kwargs:
         overlay["num_classes"] = timm_kwargs["num_classes"]
@@ -596,7 +592,8 @@ def load_classifier(
     try:
         model = timm.create_model(timm_name, **timm_kwargs)
         if weights is not False:
-            model = _with_classifier(model, timm_name, read_content(weights), timm_kwargs)
+            state = find_state(read_content(weights), re.escape(next(iter(model.state_dict()))), str(weights))
+            model = _with_classifier(timm_name, state, timm_kwargs)
     except (RuntimeError, TypeError, KeyError, AttributeError, ValueError) as error:
         what = name if weights is False else f"{weights} for {name}"
         said = " ".join(str(error).split())[:200]

@@ -77,7 +77,9 @@ def _read(path, reader, *errors):
 # %% ../nbs/23_model.ipynb #model-017
 def _reference_state(source, name):
     "State dict or path of one, and the name of a tensor in it -> state dict without wrappers and prefixes"
-    return find_state(source if isinstance(source, dict) else read_content(source), re.escape(name))
+    if isinstance(source, dict):
+        return find_state(source, re.escape(name), "the state dict")
+    return find_state(read_content(source), re.escape(name), str(source))
 
 # %% ../nbs/23_model.ipynb #003a471b
 def _over_whole_picture(score_map, geometry, size):
@@ -184,7 +186,7 @@ class LocLoc(nn.Module):
         state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         writers = {
             WEIGHTS: lambda path: save_file(state, path),
-            CONFIG: lambda path: path.write_text(text, encoding="utf-8")}
+            CONFIG: lambda path: path.write_text(text, encoding="utf-8", errors="backslashreplace")} # as JSON escapes
 
         def make_folder(made):
             made.mkdir()
