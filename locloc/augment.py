@@ -6,6 +6,7 @@
 __all__ = ['patch_box', 'background_patch', 'TrainTransform']
 
 # %% ../nbs/20_augment.ipynb #augment-003
+import math
 import random
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,6 +63,10 @@ class TrainTransform:
     def __post_init__(self):
         if not 0 < self.crop <= self.resize:
             raise ValueError(f"need 0 < crop <= resize, got crop={self.crop}, resize={self.resize}")
+        if not 0 <= self.color_jitter < math.inf:
+            raise ValueError(f"color_jitter must be 0 or more, got {self.color_jitter}")
+        if self.randaugment is not None:
+            _check_randaugment(self.randaugment)
 
     def __call__(self,
         picture, # (H, W, 3) uint8 RGB
@@ -83,6 +88,12 @@ class TrainTransform:
         x, y = corner
         view = _squash(array, self.resize)[y:y + self.crop, x:x + self.crop]
         return np.ascontiguousarray(view[:, ::-1] if mirrored else view)
+
+def _check_randaugment(config):
+    try:
+        rand_augment_transform(config, {})
+    except (AssertionError, ValueError, KeyError, IndexError) as error:
+        raise ValueError(f"randaugment must be timm's string such as rand-m9-mstd0.5-inc1, got {config!r}") from error
 
 def _squash(array, side):
     method = cv2.INTER_AREA if max(array.shape[:2]) > side else cv2.INTER_LINEAR

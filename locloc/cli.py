@@ -6,12 +6,14 @@
 __all__ = ['COMMANDS', 'Source', 'Masks', 'Tune', 'Train', 'Evaluate', 'Data', 'Predict', 'Demo', 'Info', 'main']
 
 # %% ../nbs/44_cli.ipynb #cli-003
+import csv
 import importlib.metadata
 import importlib.util
 import json
 import os
 import platform
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -19,17 +21,20 @@ import sys
 import tempfile
 import time
 import webbrowser
+from collections import Counter
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import tyro
 
-import locloc
+from . import __version__
+from .files import Settings, check_folder, check_min, parsing, replace_whole
+from .localization import one_line
 
 # %% ../nbs/44_cli.ipynb #cli-005
 @dataclass(frozen=True)
-class Source:
+class Source(Settings):
     "Where attention comes from and how it becomes a mask."
     # `lowlevel` (needs no weights), a backbone (locloc-tiny, dino_vits16, ...), cam:NAME (class activation maps of a
     # classifier), or several joined by "+", such as lowlevel+locloc-tiny
@@ -44,15 +49,29 @@ class Source:
     kernel:Literal["grid", "cv2"]|None=None
     ppd:float|None=None        # threshold of PPD's masks beside them, [0, 1]; None: that of the preset
 
+    def validate(self):
+        for name in ("delta0", "delta1", "split_at", "ppd"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be in [0, 1], got {value}")
+        if None not in (self.delta0, self.delta1) and self.delta0 > self.delta1:
+            raise ValueError(f"--delta0 must not exceed --delta1, got {self.delta0} and {self.delta1}")
+
     def _preset(self):
         from locloc.masks import preset, source_preset
         return preset(self.preset) if self.preset else source_preset(self.attention)
 
     def grabcut_params(self):
-        from locloc.masks import GrabCutParams
-        params = GrabCutParams.from_json(self.params.read_text()) if self.params else self._preset().params
+        params = self._saved() if self.params else self._preset().params
         given = dict(delta0=self.delta0, delta1=self.delta1, split=self.split_at, kernel=self.kernel)
         return replace(params, **{name: value for name, value in given.items() if value is not None})
+
+    def _saved(self):
+        from locloc.masks import GrabCutParams
+        try:
+            return GrabCutParams.from_json(self.params.read_text(encoding="utf-8"))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{self.params} holds no settings of GrabCut: {error}") from None
 
     def ppd_threshold(self):
         return self._preset().ppd if self.ppd is None else self.ppd
@@ -76,11 +95,12 @@ def _parse_shard(text):
     return int(i), int(n)
 
 @dataclass(frozen=True)
-class Masks:
+class Masks(Settings):
     "Make the pseudo masks of a data set: attention, two thresholds, GrabCut. Run again to go on where it stopped."
     data:str                  # `scenes`, `scenes-hard`, or a folder: index.csv or ImageFolder
     out:Path                  # folder for the mask store
     split:str="train"         # which pictures
+    pictures:Path|None=None   # where its pictures are, if not beside the lists
     count:int|None=None       # only so many, drawn at random, the same each time; None: all
     source:tyro.conf.OmitArgPrefixes[Source]=Source()
     size:int=224              # pictures are squashed to this side, px, and masks have it
@@ -90,16 +110,21 @@ class Masks:
     # make nothing: read every mask and list what is missing, damaged or foreign; exit status 1 where something is
     check:bool=False
 
+    def validate(self):
+        check_min(self, size=1, workers=0, batch=1)
+        _parse_shard(self.shard)
+        self.source.validate()
+
     def run(self):
         from locloc.stores import cores
         workers = cores() if self.workers is None else self.workers
-        dataset = _data(self.data, self.split, self.count)
+        dataset = _data(self.data, self.split, self.count, self.pictures)
         if self.check:
-            self._check(dataset, workers)
+            self._check_store(dataset, workers)
         else:
             self._make(dataset, workers)
 
-    def _check(self, dataset, workers):
+    def _check_store(self, dataset, workers):
         from locloc.stores import check_masks
         problems = check_masks(dataset, self.out, workers)
         print(*problems, f"{self.out}: masks of {len(dataset)} pictures, {len(problems) or 'no'} problems", sep="\n")
@@ -108,14 +133,23 @@ class Masks:
 
     def _make(self, dataset, workers):
         from locloc.stores import make_masks, on_accelerator
+        check_folder(self.out)
         store = make_masks(
             dataset, self.out, attention=on_accelerator(self.source.load()), params=self.source.grabcut_params(),
             size=self.size, workers=workers, batch_size=self.batch, shard=_parse_shard(self.shard))
         if "counts" in store.manifest:
-            print(f"{self.out}: {len(store)} masks; "
-                  f"next: locloc train geg --preset tiny --data {self.data} --masks {self.out}")
-        else:
-            print(f"{self.out}: {len(store)} of {len(dataset)} masks; the rest is other shards' work")
+            print(f"{self.out}: {len(store)} masks; next: {self._next()}")
+            return
+        rest = f"damaged pictures: {len(store.damaged)}" if store.damaged else "the rest is other shards' work"
+        print(f"{self.out}: {len(store)} of {len(dataset)} masks; {rest}")
+        if store.damaged:
+            raise SystemExit(1)
+
+    def _next(self):
+        command = ["locloc", "train", "geg", "--preset", "tiny", "--data", self.data, "--masks", str(self.out)]
+        command += ["--split", self.split] if self.split != "train" else []
+        command += ["--pictures", str(self.pictures)] if self.pictures else []
+        return one_line(shlex.join(command))
 
 # %% ../nbs/44_cli.ipynb #cli-012
 _PAGE = """import os; os.chdir({folder!r})
@@ -123,7 +157,7 @@ from locloc.masks import GrabCutParams; from locloc.widgets import tuning_page
 tuning_page({pictures!r}, params={params!r}, **{options!r})"""
 
 @dataclass(frozen=True)
-class Tune:
+class Tune(Settings):
     "Drag δ0 and δ1 and see the masks: the tuner as a page on localhost. Ctrl-C ends it."
     pictures:tyro.conf.Positional[tuple[str, ...]] # picture files, a folder, or `scenes`
     source:tyro.conf.OmitArgPrefixes[Source]=Source() # what the sliders start with
@@ -131,6 +165,12 @@ class Tune:
     port:int=8866              # of the page; the next free one where it is taken
     theme:Literal["light", "dark"]="light" # of the page
     browser:bool=True          # open the page; --no-browser: only print its address
+
+    def validate(self):
+        check_min(self, size=1)
+        if not 1 <= self.port <= 65535:
+            raise ValueError(f"--port must be from 1 to 65535, got {self.port}")
+        self.source.validate()
 
     def run(self):
         if not self.pictures:
@@ -149,7 +189,7 @@ class Tune:
 
 # %% ../nbs/44_cli.ipynb #cli-013
 def _free_port(port):
-    for candidate in range(port, port + 50):
+    for candidate in range(port, min(port + 50, 65536)):
         with socket.socket() as s:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -157,7 +197,7 @@ def _free_port(port):
             except OSError:
                 continue
             return candidate
-    raise ValueError(f"ports {port} to {port + 49} are all taken: give another --port")
+    raise ValueError(f"ports {port} to {candidate} are all taken: give another --port")
 
 def _write_page(folder, code, token):
     cell = dict(cell_type="code", id="page", metadata={}, execution_count=None, outputs=[], source=code)
@@ -211,7 +251,7 @@ def _end(voila): # with its kernels
 
 # %% ../nbs/44_cli.ipynb #cli-016
 @dataclass(frozen=True)
-class Train:
+class Train(Settings):
     "Train the localizer (`locloc train geg`) or the classifier (`locloc train lfdm`) on a frozen backbone."
 
 # %% ../nbs/44_cli.ipynb #feb589dc
@@ -239,7 +279,7 @@ def _value(text):
 
 # %% ../nbs/44_cli.ipynb #cli-018
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(Settings):
     "Measure methods on a data set, all in one pass; writes report.md, .json, .csv and figures."
     # `scenes`, `scenes-hard`, or a folder: index.csv, CUB-200-2011, ILSVRC-2012, wsolevaluation's metadata, VOC,
     # COCO or ImageFolder
@@ -257,9 +297,12 @@ class Evaluate:
     out:Path=Path("runs/report") # folder for the report
     workers:int=os.cpu_count() or 1 # threads that open pictures and sweep thresholds
 
-    def run(self):
+    def validate(self):
+        check_min(self, workers=1)
         if not self.protocol:
             raise ValueError("no protocol given: --protocol NAME [NAME ...]")
+
+    def run(self):
         from locloc.evaluate import evaluate
         from locloc.stores import MaskStore, pseudo_truth
         methods = [_load_method(text) for text in self.method]
@@ -268,6 +311,7 @@ class Evaluate:
         pseudo = None
         if self.pseudo:
             pseudo = pseudo_truth(_data(self.data, "train", self.count, self.pictures), MaskStore(self.pseudo))
+        check_folder(self.out)
         report = evaluate(dataset, methods, self.protocol, held_out, pseudo, self._train(), workers=self.workers)
         report.save(self.out)
         print(report.to_markdown(), f"\n{self.out}: report.md, report.json, report.csv and figures")
@@ -283,7 +327,7 @@ class Evaluate:
 
 # %% ../nbs/44_cli.ipynb #cli-020
 @dataclass(frozen=True)
-class _Get:
+class _Get(Settings):
     "Download a data set, check and unpack it; goes on where it stopped. Offline it says which file to put where."
     name:tyro.conf.Positional[str] # cub
     to:Path=Path("downloads")  # folder it goes to
@@ -294,11 +338,14 @@ class _Get:
         print(f"{path}; next: locloc data check {path}")
 
 @dataclass(frozen=True)
-class _Check:
+class _Check(Settings):
     "Read every picture of a data set once and list what is wrong; exit status 1 where something is."
     path:tyro.conf.Positional[str] # folder of a data set
     pictures:Path|None=None   # where its pictures are, if not beside the lists
     workers:int|None=None     # threads; None: one a core
+
+    def validate(self):
+        check_min(self, workers=1)
 
     def run(self):
         from locloc.fetch import check_dataset, problem_lines
@@ -316,63 +363,132 @@ class Data:
 
 _DATA = {"get": _Get, "check": _Check}
 
+# %% ../nbs/44_cli.ipynb #fa96fdec
+def _is_picture(file, folder, masks):
+    from locloc.data import PICTURE_SUFFIXES
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in file.relative_to(folder).parts)
+    known = file.suffix.lower() in PICTURE_SUFFIXES and not file.name.endswith(_ANSWER)
+    return known and not hidden and file not in masks
+
+_ANSWER = "_locloc.png" # how the file of an answer ends
+
+def _listed_masks(folder):
+    file = folder/"index.csv"
+    if not file.is_file():
+        return set()
+    with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
+        return {folder/row["mask"] for row in csv.DictReader(lines) if row.get("mask")}
+
+def _find_pictures(given):
+    "Files as they are, and the pictures in folders; of these it is said what they hold"
+    found = []
+    for path in given:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        files = sorted(Path(parent)/name for parent, _, names in os.walk(path) for name in names)
+        masks = _listed_masks(path)
+        pictures = [file for file in files if _is_picture(file, path, masks)]
+        what = f"{path}: {len(pictures)} pictures, {len(files) - len(pictures)} other files passed over"
+        if not pictures:
+            raise ValueError(what)
+        print(one_line(what), file=sys.stderr)
+        found += pictures
+    return found
+
+# %% ../nbs/44_cli.ipynb #753d8fce
+def _images(paths):
+    "Each picture once: its name in the folder that all are in -> its path"
+    places = {os.path.abspath(path): path for path in paths}
+    inside = os.path.commonpath([os.path.dirname(place) for place in places])
+    return {os.path.relpath(place, inside).replace(os.sep, "/"): path for place, path in places.items()}
+
+def _answer_name(image, number, step):
+    "The shortest name, then with its folders, then with its suffix, then with a number"
+    path = PurePosixPath(image)
+    names = path.stem, str(path.with_suffix("")), image
+    return names[step] if step < len(names) else f"{image}_{number}_{step}"
+
+def _answer_files(out, images):
+    "Name of a picture -> file of its answer; they differ also where case does not count"
+    def place(path): return os.path.abspath(path).casefold()
+    steps, given = dict.fromkeys(images, 0), Counter(map(place, images.values()))
+    while True:
+        names = {image: _answer_name(image, i, steps[image]) for i, image in enumerate(images)}
+        files = {image: out/f"{name}{_ANSWER}" for image, name in names.items()}
+        taken = Counter(map(place, files.values())) + given
+        same = [image for image, file in files.items() if taken[place(file)] > 1]
+        if not same:
+            return files
+        for image in same:
+            steps[image] += 1
+
 # %% ../nbs/44_cli.ipynb #cli-023
 @dataclass(frozen=True)
-class Predict:
+class Predict(Settings):
     "Say what is in pictures and where; saves each with its box drawn."
-    pictures:tyro.conf.Positional[tuple[Path, ...]] # picture files
+    pictures:tyro.conf.Positional[tuple[Path, ...]] # picture files, or folders of them
     # who answers: the shipped locloc-tiny, grabcut:SOURCE, ppd:SOURCE, or the folder of a run, such as runs/lfdm
     method:str="locloc-tiny"
     out:Path=Path(".")        # folder for NAME_locloc.png
     save:tuple[Literal["coco", "yolo", "csv"], ...]=() # also write all answers to `out`, in these formats
 
-    def run(self):
+    def validate(self):
         if not self.pictures:
             raise ValueError("no picture given: locloc predict PICTURE [PICTURE ...]")
+
+    def run(self):
+        from locloc.report import label_files
+        images = _images(_find_pictures(self.pictures))
+        if "yolo" in self.save:
+            label_files(images)
+        check_folder(self.out)
+        said = self._answer(images, _load_method(self.method))
+        self._write(said)
+        if len(said) < len(images):
+            raise SystemExit(1)
+
+    def _answer(self, images, method):
+        "Predictions of the pictures that can be read"
         from locloc.boxes import on_compiling
         from locloc.data import open_picture
         from locloc.localizers import localize
         from locloc.report import Prediction
-        method, said, failed = _load_method(self.method), [], False
-        for path in self.pictures:
+        said, files = [], _answer_files(self.out, images)
+        for image, path in images.items():
             try:
                 picture = open_picture(path)
                 with on_compiling(_say_that_it_compiles):
                     found = localize(picture, method)
-                print(f"{path}: {found.words} -> {_draw(self.out, path, picture, found)}")
-                said.append(Prediction(str(path), picture.shape[:2], found))
+                _draw(files[image], picture, found)
+                print(one_line(f"{path}: {found.words} -> {files[image]}"))
+                said.append(Prediction(image, picture.shape[:2], found))
             except (ValueError, OSError) as error:
-                failed = True
-                print(f"locloc: {error}", file=sys.stderr)
-        self._write(said)
-        if failed:
-            raise SystemExit(1)
+                _fail(error, 1)
+        return said
 
     def _write(self, said):
         from locloc.report import write_predictions
         files = {"coco": "predictions.json", "yolo": "labels", "csv": "predictions.csv"}
-        inside = os.path.commonpath([Path(one.image).absolute().parent for one in said]) if said else ""
-        named = [replace(one, image=os.path.relpath(one.image, inside).replace(os.sep, "/")) for one in said]
         for format in self.save:
-            write_predictions(self.out/files[format], named, format)
-            print(f"{self.out/files[format]}: {len(named)} picture{'s'*(len(named) != 1)}")
+            write_predictions(self.out/files[format], said, format)
+            print(f"{self.out/files[format]}: {len(said)} picture{'s'*(len(said) != 1)}")
 
 # %% ../nbs/44_cli.ipynb #cli-025
 def _say_that_it_compiles():
     print("locloc: compiling for this machine, about 15 seconds, this once", file=sys.stderr)
 
-def _draw(out, path, picture, found):
-    "Picture with its box, and the map or mask beside it -> file"
+def _draw(file, picture, found):
+    "Picture with its box, and the map or mask beside it"
     import cv2
     from matplotlib.figure import Figure
 
-    from locloc.files import replace_whole
     from locloc.masks import resize_mask
     from locloc.plot import plain_text, show_attention, show_boxes, show_mask, show_picture
     shrink = min(1, 1024/max(picture.shape[:2]))
+    h, w = (max(1, round(side*shrink)) for side in picture.shape[:2])
     if shrink < 1:
-        picture = cv2.resize(picture, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-    h, w = picture.shape[:2]
+        picture = cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA)
     figure = Figure(figsize=(9, max(1.5, min(12, 4.4*h/w)) + .3), dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2)
     show_boxes(found.boxes[:1]*shrink, "predicted", show_picture(picture, plain_text(found.words), left))
@@ -382,13 +498,11 @@ def _draw(out, path, picture, found):
         show_mask(resize_mask(found.mask, (h, w)), picture, "mask", right)
     else:
         right.set_axis_off()
-    saved = out/f"{path.stem}_locloc.png"
-    replace_whole(saved, lambda aside: figure.savefig(aside, format="png"))
-    return saved
+    replace_whole(file, lambda aside: figure.savefig(aside, format="png"))
 
 # %% ../nbs/44_cli.ipynb #cli-027
 @dataclass(frozen=True)
-class Demo:
+class Demo(Settings):
     "The whole method on hard scenes made on the spot, nothing to download: masks, GEG, LFDM, evaluation, a figure."
     out:Path=Path("runs/demo") # folder for everything it makes; run again to go on where it stopped
     train:int=320              # training scenes
@@ -397,30 +511,34 @@ class Demo:
     epochs_lfdm:int=5          # and for each of the two classifiers
     workers:int=os.cpu_count() or 1 # processes that cut masks
 
+    def validate(self):
+        check_min(self, train=2, test=1, epochs_geg=1, epochs_lfdm=1, workers=1)
+
     def run(self):
         from locloc.data import load_dataset
         from locloc.evaluate import evaluate
         from locloc.stores import make_masks
         from locloc.train import GEGConfig, LFDMConfig, train
+        check_folder(self.out)
         scenes = load_dataset("scenes-hard", split="train", count=self.train)
         masks = make_masks(scenes, self.out/"masks", workers=self.workers)
-        geg = replace(GEGConfig.of("tiny"), data="scenes-hard", run=self.out/"geg", epochs=self.epochs_geg)
+        geg = replace(GEGConfig.of("tiny"), data="scenes-hard", out=self.out/"geg", epochs=self.epochs_geg)
         train(geg, scenes, masks)
         lfdm = replace(
-            LFDMConfig.of("tiny"), data="scenes-hard", run=self.out/"lfdm", epochs=self.epochs_lfdm, localizer=geg.run)
+            LFDMConfig.of("tiny"), data="scenes-hard", out=self.out/"lfdm", epochs=self.epochs_lfdm, localizer=geg.out)
         model = train(lfdm, scenes, masks)
-        linear = train(replace(lfdm, run=self.out/"linear", head="linear", localizer=None), scenes, masks)
+        linear = train(replace(lfdm, out=self.out/"linear", head="linear", localizer=None), scenes, masks)
         model.name, linear.name = "GEG and LFDM", "linear head"
         methods = "ppd:lowlevel", "grabcut:lowlevel", model, linear
         test = load_dataset("scenes-hard", split="test", count=self.test)
         report = evaluate(test, methods, workers=self.workers)
         report.save(self.out)
-        print(report.to_markdown(), f"\nLook at {self.out/'figure.png'}; the model is {lfdm.run}, "
+        print(report.to_markdown(), f"\nLook at {self.out/'figure.png'}; the model is {lfdm.out}, "
               f"the table {self.out/'report.md'}.\nNext, a photograph of yours: locloc predict photo.jpg")
 
 # %% ../nbs/44_cli.ipynb #cli-029
 @dataclass(frozen=True)
-class Info:
+class Info(Settings):
     "What is installed and what a folder holds: a mask store, a run, a model, a report."
     folder:tyro.conf.Positional[Path|None]=None # describe this folder; nothing: the installation
 
@@ -430,11 +548,12 @@ class Info:
             print(f"{key:<16}{value}")
 
 def _installed():
+    import locloc
     packages = "torch", "torchvision", "timm", "opencv-python", "numpy", "accelerate"
     weights = Path(locloc.__file__).parent/"weights"/"locloc-tiny.safetensors"
     shipped = f"{weights} ({weights.stat().st_size/1e6:.1f} MB)" if weights.exists() else "not shipped"
     return {
-        "locloc": locloc.__version__, "python": platform.python_version(), "cores": os.cpu_count(),
+        "locloc": __version__, "python": platform.python_version(), "cores": os.cpu_count(),
         **{name: importlib.metadata.version(name) for name in packages}, "locloc-tiny": shipped,
         "hub cache": os.environ.get("HF_HOME", Path.home()/".cache"/"huggingface"),
         "hub offline": os.environ.get("HF_HUB_OFFLINE", "0")}
@@ -454,11 +573,21 @@ _ABOUT = ("Weakly supervised object localization: from image-level labels, what 
           "Start with `locloc demo`.")
 
 def _run_command(commands, args, name, about):
-    tyro.extras.subcommand_cli_from_dict(commands, args=args, prog=name, description=about).run()
+    with parsing():
+        command = tyro.extras.subcommand_cli_from_dict(commands, args=args, prog=name, description=about)
+    command.validate()
+    command.run()
+
+def _print_anything():
+    "What a terminal has no letters for is printed escaped"
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 def main(args:list[str]|None=None):
     "`locloc`: see `locloc --help`."
     args = sys.argv[1:] if args is None else args
+    _print_anything()
     try:
         if args[:1] == ["train"]:
             from locloc.train import main as run
@@ -473,5 +602,5 @@ def main(args:list[str]|None=None):
         raise SystemExit(_fail(wrong, 1)) from None
 
 def _fail(message, status):
-    print(f"locloc: {message}", file=sys.stderr)
+    print(f"locloc: {one_line(str(message))}", file=sys.stderr)
     return status

@@ -26,7 +26,8 @@ from tqdm.auto import tqdm
 
 from . import __version__, metrics
 from .data import PictureError, Protocol, get_protocol, mean_box, trivial_boxes
-from .localization import Localization, class_key, sharing
+from .files import same_place
+from .localization import Localization, class_key, one_line, sharing
 from .localizers import load_localizer
 from .plot import FigureRow, fig4
 from .report import Curve, IoUSpread, Judged, Report, curves_figure, extremes_figure, spreads_figure
@@ -329,8 +330,8 @@ def _figure_row(judge, batch, i):
             has_area = (boxes[:, 2:] > boxes[:, :2]).all(1)
             shown[name] = replace(answer, boxes=boxes[has_area])
         if answer.label is not None:
-            said = said or f"\n→ {answer.label}" # of the first method that names a class
-    return FigureRow(look.picture, shown, look.true_boxes, look.class_id + said)
+            said = said or f"\n→ {one_line(answer.label)}" # of the first method that names a class
+    return FigureRow(look.picture, shown, look.true_boxes, one_line(look.class_id) + said)
 
 def _figures(judges, rows):
     "Name -> Figure, of what there is"
@@ -438,7 +439,7 @@ def _check_data(dataset, held_out):
         raise ValueError("evaluate counts in one process: run it without torchrun")
     if not len(dataset):
         raise ValueError(f"{dataset.name}, {dataset.split}: no pictures to evaluate")
-    same = held_out is not None and held_out.name == dataset.name
+    same = held_out is not None and same_place(held_out.name, dataset.name)
     if same and (held_out.split == dataset.split or "all" in (held_out.split, dataset.split)):
         raise ValueError(f"thresholds chosen on split {held_out.split} are not held out from split {dataset.split}: "
                          "name another split, such as train")

@@ -59,6 +59,10 @@ def _attend(source, size, pictures):
     inputs = Geometry(resize=size, squash=True).inputs(pictures)
     return inputs, shared(json.dumps(source.fingerprint, sort_keys=True), inputs, source)
 
+def _check_size(size):
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"size must be 1 or more, got {size!r}")
+
 def _load_source(source, options):
     "An attention source from its name and options; a source is itself"
     if not isinstance(source, str):
@@ -77,6 +81,9 @@ class AttentionMap:
         size:int=224,   # pictures are squashed to this side, px
         **options,      # weights, layers, heads, ... as for `load_attention`
     ):
+        _check_size(size)
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise ValueError(f"threshold must be in [0, 1], got {threshold}")
         self.source, self.threshold, self.size = _load_source(source, options), threshold, size
         self.name = f"attention:{self.source.name}"
         self.fingerprint = dict(name="attention", source=self.source.fingerprint, threshold=threshold, size=size)
@@ -105,6 +112,7 @@ class PPD:
         size:int=224, # pictures are squashed to this side, px
         **options,    # weights, layers, heads, ... as for `load_attention`
     ):
+        _check_size(size)
         self.source, self.size = _load_source(source, options), size
         self.ppd = source_preset(self.source.name).ppd if ppd is None else ppd
         self.name, self.setting = f"ppd:{self.source.name}", f"attention ≥ {self.ppd}"
@@ -128,6 +136,7 @@ class GrabCut:
         **options,                 # delta0, delta1, split, ... of the params; weights, layers, ... of the source
     ):
         ours = {field.name: options.pop(field.name) for field in fields(GrabCutParams) if field.name in options}
+        _check_size(size)
         self.source, self.size, self.workers = _load_source(source, options), size, workers or cores()
         self.params = replace(params or source_preset(self.source.name).params, **ours)
         self.name = f"grabcut:{self.source.name}"

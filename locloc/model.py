@@ -6,8 +6,8 @@
 __all__ = ['WEIGHTS', 'CONFIG', 'TINY_GEG', 'score_maps', 'LocLoc', 'load_locloc_tiny', 'GEGMap']
 
 # %% ../nbs/23_model.ipynb #model-003
-import argparse
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from .backbone import TINY_FILE, fit_weights, hash_weights, load_backbone, read_weights
+from .backbone import TINY_FILE, find_state, fit_weights, hash_weights, load_backbone, read_content, read_weights
 from .boxes import map_boxes
 from .data import get_protocol, open_picture
 from .files import replace_whole
@@ -75,20 +75,11 @@ def _read(path, reader, *errors):
         raise ValueError(f"{path} is damaged: {type(error).__name__}: {said}") from error
 
 # %% ../nbs/23_model.ipynb #model-017
-def _reference_state(source):
-    "State dict, or path of one -> state dict"
+def _reference_state(source, name):
+    "State dict or path of one, and the name of a tensor in it -> state dict without wrappers and prefixes"
     if isinstance(source, dict):
-        return source
-    state = _read(Path(source), _load_state, Exception)
-    for key in ("model", "state_dict"):
-        state = state.get(key, state)
-    return state
-
-def _load_state(path):
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    with torch.serialization.safe_globals([argparse.Namespace]): # training options beside the weights
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return find_state(source, re.escape(name), "the state dict")
+    return find_state(read_content(source), re.escape(name), str(source))
 
 # %% ../nbs/23_model.ipynb #003a471b
 def _over_whole_picture(score_map, geometry, size):
@@ -195,7 +186,7 @@ class LocLoc(nn.Module):
         state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         writers = {
             WEIGHTS: lambda path: save_file(state, path),
-            CONFIG: lambda path: path.write_text(text, encoding="utf-8")}
+            CONFIG: lambda path: path.write_text(text, encoding="utf-8", errors="backslashreplace")} # as JSON escapes
 
         def make_folder(made):
             made.mkdir()
@@ -232,8 +223,11 @@ class LocLoc(nn.Module):
         classes=None,    # their names; None: "class 0", "class 1", ...
     ):
         "The authors' checkpoints in one model"
-        geg = None if generator is None else GEG.from_reference(_reference_state(generator))
-        lfdm = None if classifier is None else LFDM.from_reference(_reference_state(classifier))
+        geg, lfdm = None, None
+        if generator is not None:
+            geg = GEG.from_reference(_reference_state(generator, "att_conv2.weight"))
+        if classifier is not None:
+            lfdm = LFDM.from_reference(_reference_state(classifier, "norm_mini.weight"))
         if classes is None:
             classes = [f"class {i}" for i in range(0 if lfdm is None else lfdm.num_classes)]
         return cls(backbone, geg, lfdm, classes)

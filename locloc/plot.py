@@ -20,12 +20,14 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from .localization import one_line
+
 # %% ../nbs/32_plot.ipynb #plot-005
 def plain_text(
     name:str, # of a class, a file, a method
 )->str:       # for any text of a figure
     "A name that is drawn as it is, whatever is in it"
-    return name.replace("$", r"\$")
+    return one_line(name).replace("$", r"\$")
 
 def show_picture(
     picture,      # (H, W, 3) uint8 RGB, or (H, W)
@@ -192,7 +194,8 @@ def fig4(
         answers |= dict.fromkeys(row.answers)
         for answer in row.answers.values():
             stages |= dict.fromkeys(answer.stages)
-    titles = [plain_text(fill(name, max(int(14 * side), 8))) for name in ("picture", *stages, *answers)]
+    width = max(int(14 * side), 8)
+    titles = [_plain_lines(fill(one_line(name), width)) for name in ("picture", *stages, *answers)]
     if "attention" in stages:
         titles[1 + list(stages).index("attention")] = "attention $F^{att}$"
     lines_above, lines_below = _most_lines(titles), _most_lines(map(_words_below, rows))
@@ -205,6 +208,8 @@ def fig4(
     for ax, title in zip(grid[0], titles, strict=True):
         ax.set_title(title, fontsize=9)
     return figure
+
+def _plain_lines(text): return "\n".join(map(plain_text, text.split("\n")))
 
 def _most_lines(texts): return max(1 + text.count("\n") for text in texts)
 
@@ -224,7 +229,7 @@ def _fig4_row(axes, row, stages, answers):
 
 def _words_below(row):
     "The title of a row, below the line where a picture may say that nothing was found"
-    title = plain_text(row.title)
+    title = _plain_lines(row.title)
     return f"\n{title}" if title and any(map(_found_nothing, row.answers.values())) else title
 
 def _found_nothing(answer):

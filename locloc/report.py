@@ -4,20 +4,22 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'Report', 'Curve', 'IoUSpread', 'curves_figure', 'spreads_figure', 'Judged', 'extremes_figure',
-           'Prediction', 'write_predictions']
+           'Prediction', 'label_files', 'write_predictions']
 
 # %% ../nbs/33_report.ipynb #report-003
 import csv
 import io
 import json
+import re
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from .files import replace_whole
-from .localization import Localization
+from .localization import Localization, one_line
 from .metrics import ERROR_TYPES
 from .plot import plain_text, show_boxes, show_picture
 
@@ -45,7 +47,8 @@ _TABLES = {
 def _cell(value):
     if isinstance(value, float):
         return f"{value:.1f}"
-    return str(value).replace("|", "\\|") or "–"
+    escaped = re.sub(r"(\\*)\|", r"\1\1\\|", one_line(str(value)))
+    return escaped or "–"
 
 def _padded_table(head, lines):
     "A table as GitHub reads it"
@@ -97,7 +100,7 @@ class Report:
 
     def to_markdown(self)->str:
         facts = [(name, text) for name, text in self.header.items() if name != "title"]
-        parts = [f"# {self.header['title']}", _padded_table(("", ""), facts)]
+        parts = [f"# {one_line(self.header['title'])}", _padded_table(("", ""), facts)]
         for name, table in _TABLES.items():
             rows = [row | _interval(row) for row in self.rows if row["table"] == name]
             filled = [column for column in table.columns if any(row.get(column, "") != "" for row in rows)]
@@ -114,10 +117,14 @@ class Report:
         "report.md, report.json, report.csv and figures; all texts are made before the first file is replaced"
         texts = {"report.json": self.to_json(), "report.csv": self.to_csv(), "report.md": self.to_markdown()}
         for name, text in texts.items():
-            replace_whole(Path(folder)/name, lambda aside, text=text: aside.write_text(text, encoding="utf-8"))
+            replace_whole(Path(folder)/name, partial(_write_text, text=text))
         for name, figure in self.figures.items():
             file = Path(folder)/f"{name}.png"
             replace_whole(file, lambda aside, figure=figure: figure.savefig(aside, format="png", dpi=110))
+
+def _write_text(file, text):
+    "UTF-8; what is none, such as the name of a file, is escaped as JSON does"
+    file.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 def _interval(row):
     "The 95 % column of a row"
@@ -152,10 +159,11 @@ def _panels(protocols, title):
     axes[0].set_ylabel("pictures, %")
     return figure, dict(zip(protocols, axes, strict=True))
 
-def _name_lines(figure, axes):
-    "One legend for all, beside no curve"
-    lines, names = next(iter(axes.values())).get_legend_handles_labels()
-    figure.legend(lines, names, loc="outside upper center", ncols=3, fontsize=8)
+def _name_lines(figure, named):
+    "One legend for all, beside no curve; set afterwards, a name that begins with _ is not left out"
+    legend = figure.legend([*named.values()], ["-"]*len(named), loc="outside upper center", ncols=3, fontsize=8)
+    for text, name in zip(legend.get_texts(), named, strict=True):
+        text.set_text(plain_text(name))
     return figure
 
 def curves_figure(
@@ -164,12 +172,14 @@ def curves_figure(
     "Right boxes against the threshold"
     protocols = list(dict.fromkeys(curve.protocol for curve in curves))
     figure, axes = _panels(protocols, "threshold, share of the map's maximum")
+    named = {}
     for curve in curves:
         ax = axes[curve.protocol]
-        line = ax.step(curve.thresholds, curve.right, where="post", label=plain_text(curve.method))[0]
+        line = ax.step(curve.thresholds, curve.right, where="post")[0]
+        named.setdefault(curve.method, line)
         if curve.own is not None:
             ax.axvline(curve.own, color=line.get_color(), ls=":")
-    return _name_lines(figure, axes)
+    return _name_lines(figure, named)
 
 def spreads_figure(
     spreads, # Spreads, one or more
@@ -177,12 +187,13 @@ def spreads_figure(
     "How IoUs are spread"
     protocols = list(dict.fromkeys(spread.protocol for spread in spreads))
     figure, axes = _panels(protocols, "IoU with the nearest true box")
+    named = {}
     for spread in spreads:
         shares = 100*spread.counts/spread.counts.sum()
-        axes[spread.protocol].stairs(shares, np.linspace(0, 1, 21), label=plain_text(spread.method))
+        named.setdefault(spread.method, axes[spread.protocol].stairs(shares, np.linspace(0, 1, 21)))
     for spread in spreads:
         axes[spread.protocol].axvline(spread.least, color="gray", ls=":")
-    return _name_lines(figure, axes)
+    return _name_lines(figure, named)
 
 # %% ../nbs/33_report.ipynb #report-011
 @dataclass(frozen=True)
@@ -236,7 +247,7 @@ def _write_coco(path, predictions, classes):
             annotations.append(dict(id=len(annotations), image_id=number, category_id=category, score=one.score, **box))
     categories = [dict(id=i, name=name) for i, name in enumerate(classes)]
     text = json.dumps(dict(images=images, categories=categories, annotations=annotations), ensure_ascii=False)
-    replace_whole(path, lambda aside: aside.write_text(text + "\n", encoding="utf-8"))
+    replace_whole(path, partial(_write_text, text=text + "\n"))
 
 def _yolo_lines(one, classes):
     (h, w), lines = one.size, []
@@ -246,19 +257,27 @@ def _yolo_lines(one, classes):
         lines.append(f"{classes.index(one.class_name)} {numbers}\n")
     return "".join(lines)
 
+def label_files(
+    images, # names of pictures, `/` between folders
+)->list:    # paths of YOLO's text files in their folder; raises ValueError where two pictures would share one
+    "A picture's labels have its name"
+    files = {}
+    for image in images:
+        file = PurePosixPath(image).with_suffix(".txt")
+        if file.is_absolute() or ".." in file.parts:
+            raise ValueError(f"{image} does not name a picture inside a folder")
+        if file in files:
+            raise ValueError(f"{files[file]} and {image} would share {file}: rename one, or take another format")
+        files[file] = image
+    return [*files]
+
 def _write_yolo(folder, predictions, classes):
-    texts = {}
-    for one in predictions:
-        name = PurePosixPath(one.image).with_suffix(".txt")
-        if name.is_absolute() or ".." in name.parts:
-            raise ValueError(f"{one.image} does not name a picture inside a folder")
-        if name in texts:
-            raise ValueError(f"two pictures would share {name}, one is {one.image}: rename one, or take another format")
-        texts[name] = _yolo_lines(one, classes)
+    files = label_files(one.image for one in predictions)
+    texts = {file: _yolo_lines(one, classes) for file, one in zip(files, predictions, strict=True)}
 
     def write(aside):
         aside.mkdir()
-        (aside/"classes.txt").write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
+        _write_text(aside/"classes.txt", "".join(f"{one_line(name)}\n" for name in classes))
         for name, text in texts.items():
             (aside/name).parent.mkdir(parents=True, exist_ok=True)
             (aside/name).write_text(text, encoding="utf-8")
@@ -273,7 +292,7 @@ def _write_csv(path, predictions, classes):
         h, w = one.size
         for box in one.found.boxes.tolist() or [("",)*4]:
             lines.writerow((one.image, one.class_name, one.score, w, h, *box))
-    replace_whole(path, lambda aside: aside.write_text(text.getvalue(), encoding="utf-8"))
+    replace_whole(path, partial(_write_text, text=text.getvalue()))
 
 FORMATS = {"coco": _write_coco, "yolo": _write_yolo, "csv": _write_csv}
 

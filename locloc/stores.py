@@ -15,6 +15,7 @@ import os
 import pickle
 import re
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -23,6 +24,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import islice
 from multiprocessing import forkserver
 from pathlib import Path, PurePosixPath
 
@@ -35,7 +37,7 @@ from tqdm.auto import tqdm
 from . import __version__
 from .attention import load_attention
 from .boxes import map_boxes, scale_boxes
-from .data import Geometry, Samples
+from .data import Geometry, PictureError, Sample, Samples
 from .files import LEFTOVER, differences, replace_whole
 from .masks import GrabCutParams, grabcut_mask, resize_mask, source_preset
 
@@ -128,7 +130,7 @@ class MaskStore:
         self.manifest = _read_manifest(file)
         if manifest is None:
             return
-        different = differences(self.manifest, json.loads(json.dumps(manifest)), but=("versions", "counts"))
+        different = differences(self.manifest, json.loads(json.dumps(manifest)), but=("versions", "counts", "damaged"))
         if different:
             raise ValueError(f"{file} holds masks made in another way: {different}. "
                              "Take another folder, or delete this one.")
@@ -141,7 +143,22 @@ class MaskStore:
 
     def say_complete(self, pictures):
         "All masks of so many pictures are there: the manifest gets `counts`"
-        manifest = {**self.manifest, "counts": dict(pictures=pictures, masks=len(self))}
+        self._say(counts=dict(pictures=pictures, masks=len(self)), damaged={})
+
+    @property
+    def damaged(self):
+        "Why pictures have no mask, by their ids, as far as it is known"
+        return self.manifest.get("damaged", {})
+
+    def say_damaged(self,
+        damaged, # id -> why the picture can't be read
+    ):
+        "The manifest gets `damaged`: these, and what other runs and shards found and nobody has mended"
+        known = _read_manifest(self.folder/"manifest.json").get("damaged", {}) | damaged
+        self._say(damaged={id: why for id, why in sorted(known.items()) if id not in self})
+
+    def _say(self, **facts):
+        manifest = {name: value for name, value in {**self.manifest, **facts}.items() if name != "damaged" or value}
         if manifest != self.manifest:
             _write_json(self.folder/"manifest.json", manifest)
         self.manifest = manifest
@@ -300,12 +317,14 @@ def over_batches(
     geometry:Geometry, # of the input
     batches,           # iterable of (samples, ...)
     work,              # (samples, pictures, attention, ...) -> result; can be pickled
+    opener=None,       # (source, geometry, samples, ...) -> what `work` gets but for the attention; None: opens all
 ):                     # yields what `work` gives, in order
     "Open, ask for attention, work"
+    opener = opener or _open
     if not _on_accelerator(source):
-        yield from run(_open_and_work, ((geometry, work, *batch) for batch in batches))
+        yield from run(_open_and_work, ((opener, geometry, work, *batch) for batch in batches))
         return
-    opened = run(_open, ((geometry, *batch) for batch in batches))
+    opened = run(opener, ((geometry, *batch) for batch in batches))
     seen = ((work, samples, pictures, source(pictures), *rest) for samples, pictures, *rest in opened)
     yield from run(_work, seen)
 
@@ -315,9 +334,30 @@ def _open(source, geometry, samples, *rest):
 def _work(source, work, *batch):
     return work(*batch)
 
-def _open_and_work(source, geometry, work, samples, *rest):
-    samples, pictures, *rest = _open(source, geometry, samples, *rest)
+def _open_and_work(source, opener, geometry, work, samples, *rest):
+    samples, pictures, *rest = opener(source, geometry, samples, *rest)
     return work(samples, pictures, source(pictures), *rest)
+
+# %% ../nbs/14_stores.ipynb #64a8355d
+def _open_readable(source, geometry, samples, *rest):
+    "As `_open`, and what is wrong with pictures that can't be read, by their places in the batch"
+    pictures, damaged = [], {}
+    for i, sample in enumerate(samples):
+        try:
+            pictures.append(sample.picture)
+        except PictureError as wrong:
+            pictures.append(np.zeros((1, 1, 3), np.uint8))
+            damaged[i] = str(wrong)
+    return samples, geometry.inputs(pictures), *rest, damaged
+
+def _sample(dataset, i):
+    "A sample, also of a picture whose size can't be read"
+    try:
+        return dataset[i]
+    except PictureError as wrong:
+        return Sample(next(islice(dataset.ids(), i, None)), -1, (1, 1), None, partial(_raise_again, str(wrong)))
+
+def _raise_again(why): raise PictureError(why)
 
 # %% ../nbs/14_stores.ipynb #stores-050
 def _missing(dataset, store):
@@ -351,24 +391,38 @@ def _batches(dataset, missing, batch_size):
         end = min(start + batch_size, len(dataset))
         first, last = np.searchsorted(missing, (start, end))
         wanted = missing[first:last] - start
-        yield [dataset[i] for i in range(start, end)], wanted.tolist()
+        yield [_sample(dataset, i) for i in range(start, end)], wanted.tolist()
 
 # %% ../nbs/14_stores.ipynb #stores-056
 def _origin(dataset):
-    return dict(dataset=Path(dataset.name).name, split=dataset.split)
+    "A folder is known by its last name, however it is typed: it may lie elsewhere on another machine"
+    return dict(dataset=os.path.basename(os.path.abspath(dataset.name)), split=dataset.split)
 
 def _manifest(dataset, source, params, size):
     return dict(
         **_origin(dataset), size=[size, size], attention=source.fingerprint, params=asdict(params),
         versions=dict(locloc=__version__, opencv=cv2.__version__, numpy=np.__version__))
 
-def _cut(store, params, samples, pictures, attention, wanted):
-    "Write the wanted masks of a batch -> their number"
+def _cut(store, params, samples, pictures, attention, wanted, damaged):
+    "Write the wanted masks of a batch -> how many were dealt with, and why some can't be made, by id"
+    without = {samples[i].id: damaged[i] for i in wanted if i in damaged}
     for done, i in enumerate(wanted):
         if _told_to_stop():
-            return done
-        store.write(samples[i].id, grabcut_mask(pictures[i], attention[i], params))
-    return len(wanted)
+            return done, without
+        if i not in damaged:
+            store.write(samples[i].id, grabcut_mask(pictures[i], attention[i], params))
+    return len(wanted), without
+
+def _check_work(source, size, workers, batch_size):
+    "Raises ValueError before anything is written"
+    if size < 1:
+        raise ValueError(f"size must be 1 or more, got {size}")
+    for backbone in _backbones(source):
+        backbone.grid(size, size)
+    if workers < 0:
+        raise ValueError(f"workers must be 0 or more, got {workers}")
+    if batch_size < 1:
+        raise ValueError(f"batch must be 1 or more, got {batch_size}")
 
 # %% ../nbs/14_stores.ipynb #stores-059
 _DISK_FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
@@ -407,10 +461,11 @@ def make_masks(
     progress:bool=True,        # show a bar, on the main rank only
     shard:tuple=(1, 1),        # (i, n): only the i-th of n parts, i from 1; ranks share that
 )->MaskStore:                  # its manifest has `counts` once every mask of the data set is there
-    "GrabCut masks of a data set. What the folder already holds is kept: run it again after a crash"
+    "GrabCut masks of a data set. What the folder holds is kept: run it again after a crash, or with pictures mended"
     source = on_accelerator(load_attention(attention)) if isinstance(attention, str) else attention
     params = params or source_preset(source.name).params
-    k, parts = _share(shard)
+    _check_work(source, size, workers, batch_size)
+    (k, parts), damaged = _share(shard), {}
     with _explain_stop(folder, len(dataset)):
         store = MaskStore(folder, _manifest(dataset, source, params, size))
         store.sweep()
@@ -418,10 +473,15 @@ def make_masks(
         missing = missing[mine[missing]]
         batches, cut = _batches(dataset, missing, batch_size), partial(_cut, store, params)
         with worker_processes(workers, source) as run, _bar(int(mine.sum()), len(missing), progress) as bar:
-            for done in over_batches(run, source, Geometry(resize=size, squash=True), batches, cut):
+            squashed = Geometry(resize=size, squash=True)
+            for done, without in over_batches(run, source, squashed, batches, cut, _open_readable):
+                damaged |= without
                 bar.update(done)
+        store.say_damaged(damaged)
         if not len(_missing(dataset, store)):
             store.say_complete(len(dataset))
+    for why in store.damaged.values():
+        print(f"no mask: {why}", file=sys.stderr)
     return store
 
 def _bar(total, missing, progress):
@@ -457,7 +517,9 @@ def check_masks(
         raise ValueError(f"{store.folder} holds masks of other pictures: {different}")
     names = set(_mask_names(dataset))
     there = [name for name in _files(store.folder) if name != "manifest.json"]
-    problems = [f"{store.folder/name} is missing: {_AGAIN}" for name in sorted(names.difference(there))]
+    why = {_mask_name(id): f"its picture is damaged ({wrong}): mend it and " for id, wrong in store.damaged.items()}
+    missing = sorted(names.difference(there))
+    problems = [f"{store.folder/name} is missing: {why.get(name, '')}{_AGAIN}" for name in missing]
     problems += [_stranger(store, name) for name in sorted(there) if name not in names]
     there = sorted(names.intersection(there))
     jobs = ((store, there[i:i + 256]) for i in range(0, len(there), 256))

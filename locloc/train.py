@@ -9,6 +9,7 @@ __all__ = ['TrainConfig', 'GEGConfig', 'LFDMConfig', 'TrainSet', 'GEGStage', 'LF
 # %% ../nbs/24_train.ipynb #train-003
 import argparse
 import json
+import math
 import os
 import shutil
 import signal
@@ -35,22 +36,26 @@ from tqdm.auto import tqdm
 from .augment import TrainTransform, background_patch
 from .backbone import load_backbone
 from .data import load_dataset
-from .files import differences, replace_whole
+from .files import Settings, check_folder, check_min, differences, parsing, replace_whole
 from .geg import GEG, geg_loss
 from .lfdm import LFDM, LinearHead
+from .localization import one_line
 from .model import LocLoc
+from .scenes import SCENE_SETS
 from .stores import MaskStore
 
 # %% ../nbs/24_train.ipynb #train-005
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Settings):
     "What both stages share."
     # where the other defaults come from; `tiny` suits locloc-tiny and a CPU
     preset:Literal["paper", "released_code", "tiny"]="paper"
     data:str="scenes"          # `scenes`, `scenes-hard`, or a folder: index.csv or ImageFolder
+    split:str="train"          # which pictures
+    pictures:Path|None=None    # where its pictures are, if not beside the lists
     count:int|None=None        # only so many training pictures, drawn at random, the same each time; None: all
     masks:Path|None=None       # mask store of the same pictures, made by `locloc masks`
-    run:Path=Path("runs/run")  # folder for checkpoints, metrics.jsonl, TensorBoard events and the finished model
+    out:Path=Path("runs/run")  # folder for checkpoints, metrics.jsonl, TensorBoard events and the finished model
     backbone:str="locloc-tiny" # frozen ViT, any name that load_backbone knows
     weights:str|None=None      # its weights file; None: the shipped ones or the hub's cache
     epochs:int=20              # passes over the training pictures
@@ -71,15 +76,34 @@ class TrainConfig:
     precision:Literal["no", "bf16", "fp16"]="no" # mixed precision
     resume:bool=True           # continue an unfinished run in the same folder; --no-resume starts over
 
+    def validate(self):
+        check_min(
+            self, count=1, epochs=1, batch=1, lr_reference=0, weight_decay=0, warmup_epochs=0, cached_views=0, seed=0,
+            workers=0)
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"lr must be more than 0, got {self.lr}")
+        try:
+            create_optimizer_v2(nn.Linear(1, 1), opt=self.optimizer, lr=self.lr)
+        except Exception as error: # whatever an optimizer that is not installed raises
+            raise ValueError(f"optimizer {self.optimizer!r}: {error}") from None
+        self.transform() # raises ValueError on what it can't do
+
+    def transform(self): # TrainTransform of the training pictures
+        return TrainTransform(resize=self.resize, crop=self.crop)
+
 # %% ../nbs/24_train.ipynb #train-006
 @dataclass(frozen=True)
 class GEGConfig(TrainConfig):
     "Train the localizer: GEG learns to map patch tokens to the pseudo mask (paper, Sec. 3.3)."
-    run:Path=Path("runs/geg")
+    out:Path=Path("runs/geg")
     # UNet and loss as the paper describes them, or as the authors' code has them
     layout:Literal["paper", "released_code"]="paper"
     unet_dim:int|None=None # channels of the UNet's output F^u (D'); None: the number of classes
     width:int=256          # channels of the three deconvolutions
+
+    def validate(self):
+        super().validate()
+        check_min(self, unet_dim=1, width=1)
 
     @classmethod
     def of(cls, preset): return cls(preset=preset, **_PRESETS["geg"][preset])
@@ -87,7 +111,7 @@ class GEGConfig(TrainConfig):
 @dataclass(frozen=True)
 class LFDMConfig(TrainConfig):
     "Train the classifier: LFDM learns from pictures whose background is mostly masked out (paper, Sec. 3.4)."
-    run:Path=Path("runs/lfdm")
+    out:Path=Path("runs/lfdm")
     epochs:int=80
     optimizer:str="sgd"
     lr:float=1.5e-4
@@ -100,6 +124,9 @@ class LFDMConfig(TrainConfig):
     randaugment:str|None=None # timm's RandAugment string, after the background patch
     color_jitter:float=0.     # strength of brightness, contrast and saturation jitter
     localizer:Path|None=None  # run or model whose GEG the finished model holds as well
+
+    def transform(self):
+        return TrainTransform(self.resize, self.crop, randaugment=self.randaugment, color_jitter=self.color_jitter)
 
     @classmethod
     def of(cls, preset): return cls(preset=preset, **_PRESETS["lfdm"][preset])
@@ -145,11 +172,7 @@ class TrainSet(Dataset):
         masks=None,         # MaskStore of their pseudo masks; None: none needed
     ):
         self.dataset, self.config, self.masks = dataset, config, masks
-        self.patch, picture_only = False, {}
-        if isinstance(config, LFDMConfig):
-            self.patch = config.augment
-            picture_only = dict(randaugment=config.randaugment, color_jitter=config.color_jitter)
-        self.transform = TrainTransform(resize=config.resize, crop=config.crop, **picture_only)
+        self.patch, self.transform = isinstance(config, LFDMConfig) and config.augment, config.transform()
 
     def __len__(self): return len(self.dataset)
 
@@ -273,20 +296,33 @@ class CachedViews(Dataset):
         return cls(folder, views)
 
 # %% ../nbs/24_train.ipynb #train-023
-_MAY_DIFFER = ("run", "resume", "workers") # between the parts of one run
+_MAY_DIFFER = "out", "resume", "workers" # between the parts of one run
+_PLACES = "pictures", "masks", "weights", "localizer"
 
-def open_run(config:TrainConfig):
+def open_run(
+    config:TrainConfig,
+    left_out=(), # ids of pictures that are not trained on
+):
     "Create or reopen the folder of a run; raises ValueError if it holds another one."
+    path = config.out/"config.json"
     if not config.resume:
-        shutil.rmtree(config.run, ignore_errors=True)
-    path = config.run/"config.json"
+        _start_over(config.out, path)
+    check_folder(config.out)
     wanted = json.loads(json.dumps(asdict(config), default=str))
+    if left_out:
+        wanted["left_out"] = list(left_out)
     found = json.loads(path.read_text()) if path.exists() else wanted
-    other = differences(found, wanted, but=_MAY_DIFFER)
+    places = _PLACES if {config.data, found.get("data")} & {*SCENE_SETS} else (*_PLACES, "data")
+    other = differences(found, wanted, but=_MAY_DIFFER, places=places)
     if other:
-        raise ValueError(f"{config.run} holds a run with other settings: {other}. "
-            "Choose another --run, or pass --no-resume to start over.")
+        raise ValueError(f"{config.out} holds a run with other settings: {other}. "
+            "Choose another --out, or pass --no-resume to start over.")
     replace_whole(path, lambda aside: aside.write_text(json.dumps(wanted, indent=1)))
+
+def _start_over(folder, config):
+    if folder.is_dir() and any(folder.iterdir()) and not config.exists():
+        raise ValueError(f"{folder} holds something else than a run: --no-resume would delete it. Choose another --out")
+    shutil.rmtree(folder, ignore_errors=True)
 
 # %% ../nbs/24_train.ipynb #train-018
 def save_checkpoint(run, step, head, optimizer):
@@ -318,11 +354,11 @@ def load_checkpoint(run, head, optimizer) -> int: # the step to go on from; 0 wi
 @contextmanager
 def _open_log(accelerator, config, step, total, progress):
     "Yields what takes a step's figures to metrics.jsonl, TensorBoard and the bar; only the main process writes"
-    main, path = accelerator.is_main_process, config.run/"metrics.jsonl"
+    main, path = accelerator.is_main_process, config.out/"metrics.jsonl"
     if main:
         _drop_lines_after(step, path)
     accelerator.init_trackers("events")
-    bar = tqdm(total=total, initial=step, desc=config.run.name, unit="step", disable=not (progress and main))
+    bar = tqdm(total=total, initial=step, desc=config.out.name, unit="step", disable=not (progress and main))
     with bar, open(path if main else os.devnull, "a", buffering=1) as lines:
         def log(step, epoch, lr, figures):
             lines.write(json.dumps({"step": step, "epoch": epoch, "lr": lr, **figures}) + "\n")
@@ -361,14 +397,14 @@ def _fit(accelerator, config, stage, loader, progress):
     head, order = stage.head, loader.batch_sampler.sampler
     lr = _peak_lr(config, accelerator.num_processes)
     optimizer = _make_optimizer(config, lr, head)
-    step = load_checkpoint(config.run, head, optimizer)
+    step = load_checkpoint(config.out, head, optimizer)
     stage, optimizer, loader = accelerator.prepare(stage, optimizer, loader)
     steps_an_epoch = len(loader)
     schedule = _make_schedule(config, lr, optimizer.optimizer, steps_an_epoch)
 
     def save():
         if accelerator.is_main_process:
-            save_checkpoint(config.run, step, head, optimizer)
+            save_checkpoint(config.out, step, head, optimizer)
 
     with (
         _open_log(accelerator, config, step, config.epochs*steps_an_epoch, progress) as log,
@@ -418,30 +454,46 @@ def _make_schedule(config, lr, optimizer, steps_an_epoch):
 
 # %% ../nbs/24_train.ipynb #train-026
 def _training_pictures(config, dataset):
-    dataset = dataset or load_dataset(config.data, split="train")
-    if config.count is not None:
-        if config.count < 1:
-            raise ValueError(f"--count must be 1 or more, got {config.count}")
-        dataset = dataset.subset(config.count)
+    dataset = dataset or load_dataset(config.data, split=config.split, pictures=config.pictures)
+    return dataset if config.count is None else dataset.subset(config.count)
+
+def _training_masks(config, masks):
+    "MaskStore; None where none is needed"
+    if isinstance(config, LFDMConfig) and not config.augment:
+        return None
+    if masks is None and config.masks is None:
+        raise ValueError("training needs pseudo masks: make them with "
+            f"`locloc masks --data {config.data} --out masks/NAME` and pass --masks masks/NAME")
+    return MaskStore(config.masks) if masks is None else masks
+
+def _with_masks(dataset, masks):
+    "The pictures that have a mask, and the ids of those that have none because they are damaged"
+    ids = list(dataset.ids())
+    missing = {id for id in ids if id not in masks}
+    unknown = [id for id in ids if id in missing and id not in masks.damaged]
+    if unknown:
+        raise ValueError(f"{masks.folder}: no mask for {len(unknown)} of {len(ids)} pictures, "
+            f"the first is {unknown[0]}; run `locloc masks` again to finish the store")
+    if not missing:
+        return dataset, []
+    return dataset.subset([i for i, id in enumerate(ids) if id not in missing]), sorted(missing)
+
+def _check_number(config, dataset):
+    if not len(dataset):
+        raise ValueError(f"{config.data}: no pictures to train on")
     if isinstance(config, GEGConfig) and min(config.batch, len(dataset)) < 2:
         raise ValueError("batch normalization needs 2 pictures a step or more, "
             f"got a batch of {config.batch} from {len(dataset)} pictures")
-    return dataset
 
-def _training_masks(config, dataset, masks):
-    "MaskStore that holds a mask of every picture; None where none is needed"
-    if isinstance(config, LFDMConfig) and not config.augment:
+def _given_geg(config, backbone):
+    "The GEG that the finished model of stage 2 holds as well; None: it holds none"
+    if isinstance(config, GEGConfig) or config.localizer is None:
         return None
-    if masks is None:
-        if config.masks is None:
-            raise ValueError("training needs pseudo masks: make them with "
-                f"`locloc masks --data {config.data} --out masks/NAME` and pass --masks masks/NAME")
-        masks = MaskStore(config.masks)
-    missing = [sample.id for sample in dataset if sample.id not in masks]
-    if missing:
-        raise ValueError(f"{masks.folder}: no mask for {len(missing)} of {len(dataset)} pictures, "
-            f"the first is {missing[0]}; run `locloc masks` again to finish the store")
-    return masks
+    of_a_run = config.localizer/"model"
+    geg = LocLoc.load(of_a_run if of_a_run.exists() else config.localizer).geg
+    if geg is None or geg.embed_dim != backbone.embed_dim:
+        raise ValueError(f"--localizer {config.localizer}: it has no GEG on tokens of {backbone.name}")
+    return geg
 
 # %% ../nbs/24_train.ipynb #train-030
 def train(
@@ -449,21 +501,30 @@ def train(
     dataset=None,       # training pictures; None: config.data's train split
     masks=None,         # MaskStore of their pseudo masks; None: config.masks
     progress:bool=True, # show a bar
-) -> LocLoc: # frozen backbone and the trained head, also saved in `run/model`
+) -> LocLoc: # frozen backbone and the trained head, also saved in `out/model`
     "Train one head. Run again with the same config to continue; a finished run is only loaded."
     unused = config.layout == "released_code" # their UNet computes a step that it drops
-    accelerator = Accelerator(mixed_precision=config.precision, log_with="tensorboard", project_dir=config.run,
+    accelerator = Accelerator(mixed_precision=config.precision, log_with="tensorboard", project_dir=config.out,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)])
-    dataset = _training_pictures(config, dataset)
-    masks = _training_masks(config, dataset, masks)
-    if accelerator.is_main_process:
-        open_run(config)
-    accelerator.wait_for_everyone()
-    finished = config.run/"model"
-    if finished.exists():
+    dataset, masks, left_out = _training_pictures(config, dataset), _training_masks(config, masks), []
+    if masks is not None:
+        dataset, left_out = _with_masks(dataset, masks)
+    _check_number(config, dataset)
+    finished = config.out/"model"
+    if config.resume and finished.exists():
+        if accelerator.is_main_process:
+            open_run(config, left_out)
         return LocLoc.load(finished)
 
     backbone = load_backbone(config.backbone, weights=config.weights)
+    backbone.grid(config.crop, config.crop)
+    geg = _given_geg(config, backbone)
+    if accelerator.is_main_process:
+        open_run(config, left_out)
+        if left_out:
+            print(f"{masks.folder}: damaged pictures without a mask are left out: {len(left_out)}, "
+                f"the first is {one_line(left_out[0])}", file=sys.stderr)
+    accelerator.wait_for_everyone()
     torch.manual_seed(config.seed)
     kind = GEGStage if isinstance(config, GEGConfig) else LFDMStage
     stage = kind(backbone, config, len(dataset.classes))
@@ -472,23 +533,16 @@ def train(
     if config.cached_views:
         every = _loader(config, data, whole=True)
         with accelerator.main_process_first():
-            data = CachedViews.make(config.run/"features", stage, every, config.cached_views, progress)
+            data = CachedViews.make(config.out/"features", stage, every, config.cached_views, progress)
     _fit(accelerator, config, stage, _loader(config, data), progress)
 
-    model = _assemble(config, backbone, stage.head.eval().cpu(), dataset.classes)
+    head = stage.head.eval().cpu()
+    heads = dict(geg=head) if isinstance(config, GEGConfig) else dict(geg=geg, lfdm=head)
+    model = LocLoc(backbone.cpu(), **heads, classes=dataset.classes)
     if accelerator.is_main_process:
         model.save(finished)
-        shutil.rmtree(config.run/"features", ignore_errors=True)
+        shutil.rmtree(config.out/"features", ignore_errors=True)
     return model
-
-def _assemble(config, backbone, head, classes):
-    if isinstance(config, GEGConfig):
-        return LocLoc(backbone.cpu(), geg=head, classes=classes)
-    geg = None
-    if config.localizer:
-        of_a_run = config.localizer/"model"
-        geg = LocLoc.load(of_a_run if of_a_run.exists() else config.localizer).geg
-    return LocLoc(backbone.cpu(), geg=geg, lfdm=head, classes=classes)
 
 # %% ../nbs/24_train.ipynb #train-039
 def parse(
@@ -500,16 +554,19 @@ def parse(
     preset = first.parse_known_args(args)[0].preset
     geg = Annotated[GEGConfig, tyro.conf.subcommand("geg", default=GEGConfig.of(preset))]
     lfdm = Annotated[LFDMConfig, tyro.conf.subcommand("lfdm", default=LFDMConfig.of(preset))]
-    return tyro.cli(tyro.conf.OmitSubcommandPrefixes[geg | lfdm], args=args, prog="locloc train",
-        description="Train the localizer (geg) or the classifier (lfdm) on the frozen backbone.")
+    with parsing():
+        config = tyro.cli(tyro.conf.OmitSubcommandPrefixes[geg | lfdm], args=args, prog="locloc train",
+            description="Train the localizer (geg) or the classifier (lfdm) on the frozen backbone.")
+    config.validate()
+    return config
 
 # %% ../nbs/24_train.ipynb #train-041
 def main(args:list[str]|None=None):
     "`python -m locloc.train` and `locloc train`."
     config = parse(sys.argv[1:] if args is None else args)
     train(config)
-    model = config.run/"model"
-    print(f"{model}: the finished model; try `locloc predict PICTURE --method {config.run}`")
+    model = config.out/"model"
+    print(f"{model}: the finished model; try `locloc predict PICTURE --method {config.out}`")
 
 if __name__ == "__main__" and "__file__" in globals():
     main() # not in a notebook

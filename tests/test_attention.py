@@ -304,6 +304,14 @@ def test_a_classifiers_weights_file_is_loaded(resnet18, noise, tmp_path):
     np.testing.assert_array_equal(source(noise), ClassActivation(resnet18, "resnet18")(noise))
 
 
+def test_a_classifiers_weights_file_needs_neither_suffix_nor_plain_names(resnet18, tmp_path):
+    wrapped = {f"module.model.{name}": value for name, value in resnet18.state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": wrapped}, tmp_path/"model.safetensors")
+    again = load_classifier("resnet18", weights=tmp_path/"model.safetensors", num_classes=7)
+    assert all(torch.equal(value, resnet18.state_dict()[key]) for key, value in again.state_dict().items())
+    assert "state_dict" not in again.pretrained_cfg
+
+
 def test_a_classifiers_weights_file_of_timms_own_is_loaded(tmp_path):
     torch.manual_seed(0)
     model = timm.create_model("convnext_atto", pretrained=False)

@@ -1,5 +1,8 @@
 "Backbone: agreement with DINO's own ViT and with unfused attention, weights files, faults"
 import pickle
+import re
+import zipfile
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,26 @@ def prefixed(prefix, **more):
     return {prefix + k: v for k, v in state.items()} | more
 
 
+def transformers_names(prefix):
+    "The state dict as transformers' ViTModel names it"
+    block = r"blocks\.(\d+)\."
+    names = {
+        r"pos_embed": "embeddings.position_embeddings", r"cls_token": "embeddings.cls_token",
+        r"patch_embed\.proj": "embeddings.patch_embeddings.projection", r"norm\.": "layernorm.",
+        block + r"norm1": r"encoder.layer.\1.layernorm_before", block + r"norm2": r"encoder.layer.\1.layernorm_after",
+        block + r"attn\.proj": r"encoder.layer.\1.attention.output.dense",
+        block + r"mlp\.fc1": r"encoder.layer.\1.intermediate.dense",
+        block + r"mlp\.fc2": r"encoder.layer.\1.output.dense",
+        block + r"attn\.qkv": r"encoder.layer.\1.attention.attention.query"}
+    renamed = {}
+    for key, value in state.items():
+        theirs = next(re.sub("^" + ours, other, key) for ours, other in names.items() if re.match(ours, key))
+        parts = value.chunk(3) if ".query." in theirs else [value]
+        for part, one in zip(("query", "key", "value"), parts, strict=False):
+            renamed[prefix + theirs.replace(".query.", f".{part}.")] = one.clone()
+    return renamed
+
+
 FORMS = {
     "raw": state,
     "teacher": {"student": prefixed("module.backbone."), "teacher": prefixed("backbone.") | head, "epoch": 3},
@@ -27,6 +50,17 @@ FORMS = {
     "module prefix": prefixed("module."),
     "deit": {"model": state | {"head.weight": torch.zeros(10, 48), "head.bias": torch.zeros(10)}},
     "state_dict": {"state_dict": state},
+    "lightning": {"state_dict": prefixed("model."), "epoch": 3, "hyper_parameters": {"lr": .1}},
+    "compiled": {"model_state_dict": prefixed("_orig_mod.module.")},
+    "compiled inside": {"net": {k.replace("blocks.0.", "blocks.0._orig_mod."): v for k, v in state.items()}},
+    "encoder prefix": {"state_dict": prefixed("encoder.") | {"decoder.weight": torch.zeros(3)}},
+    "student alone": {"student": prefixed("module.backbone.")},
+    "deep": {"checkpoint": {"module": prefixed("teacher.vit.model.backbone.")}},
+    "averaged": {"model": prefixed("", cls_token=state["cls_token"] + 1), "model_ema": state, "ema": None},
+    "mae": {"model": prefixed("", mask_token=torch.zeros(1, 1, 48), decoder_pos_embed=torch.zeros(1, 37, 32))},
+    "options": {"model": state, "args": Namespace(arch="vit_small"), "best": np.float64(.7), "n": np.int32(3)},
+    "transformers": transformers_names("vit."),
+    "transformers, bare": transformers_names("") | {"pooler.dense.weight": torch.zeros(48, 48)},
 }
 
 
@@ -47,6 +81,41 @@ def test_safetensors_and_hash(tmp_path):
     a, b = (load_backbone("dino_vits16", weights=str(tmp_path / "dino.safetensors"), **TINY_DINO) for _ in range(2))
     c = load_backbone("dino_vits16", weights=False, **TINY_DINO)
     assert a.weights_hash == b.weights_hash != c.weights_hash and len(a.weights_hash) == 16
+
+
+def save_old(content, path):
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+
+
+@pytest.mark.parametrize("name, save", [
+    ("a.pth", save_file), ("a.bin", save_file), ("a.safetensors", torch.save), ("a.safetensors", save_old),
+    ("a.ckpt", save_old), ("a", torch.save)])
+def test_the_content_says_what_a_file_is(tmp_path, name, save):
+    save(state, tmp_path / name)
+    assert load_backbone("dino_vits16", weights=tmp_path / name, **TINY_DINO).depth == 4
+
+
+@pytest.mark.parametrize("name", ["dinov2_vits14", "dinov2_vits14_reg"])
+def test_chunks_of_blocks(tmp_path, name):
+    "DINOv2's training numbers blocks.CHUNK.BLOCK, its registers have another name and its positions one for CLS"
+    options = dict(embed_dim=48, depth=4, num_heads=3, img_size=28)
+    vit = load_backbone(name, weights=False, **options)
+    theirs = {re.sub(r"^blocks\.(\d+)", lambda m: f"blocks.{int(m[1]) // 2}.{m[1]}", k): v.clone()
+              for k, v in vit.model.state_dict().items()}
+    if "reg_token" in theirs:
+        theirs["register_tokens"] = theirs.pop("reg_token")
+        theirs["pos_embed"] = torch.cat([torch.zeros(1, 1, 48), theirs["pos_embed"]], 1)
+    wrapped = {f"backbone.{k}": v for k, v in theirs.items()} | {"backbone.mask_token": torch.zeros(1, 48)}
+    torch.save({"teacher": wrapped | {"dino_head.mlp.0.weight": torch.zeros(2)}}, tmp_path / "a.pth")
+    again = load_backbone(name, weights=tmp_path / "a.pth", **options)
+    assert again.weights_hash == vit.weights_hash
+
+
+def test_names_of_transformers_that_are_not_known_are_named(tmp_path):
+    save_file({"embeddings.cls_token": torch.zeros(1, 1, 48), "embeddings.patch_embeddings.weight": torch.zeros(3)},
+              tmp_path / "v3.safetensors")
+    with pytest.raises(ValueError, match="v3.safetensors has names of transformers .*fetch https://.*vit_small"):
+        load_backbone("dinov3_vits16", weights=tmp_path / "v3.safetensors")
 
 
 def test_hash_is_computed_once(monkeypatch):
@@ -130,20 +199,63 @@ def broken(tmp_path, content):
     return path
 
 
-@pytest.mark.parametrize("make, error, says", [
-    (lambda p: broken(p, b""), ValueError, "not a readable weights file"),
-    (lambda p: broken(p, b"<html>404</html>"), ValueError, "not a readable weights file"),
-    (lambda p: p / "absent.pth", FileNotFoundError, "no weights file at"),
-    (lambda p: p, FileNotFoundError, "no weights file at")])
-def test_bad_files(make, error, says, tmp_path):
-    with pytest.raises(error, match=says):
-        load_backbone("dino_vits16", weights=make(tmp_path), **TINY_DINO)
+def refusal(path):
+    with pytest.raises((ValueError, FileNotFoundError)) as refused:
+        load_backbone("dino_vits16", weights=path, **TINY_DINO)
+    said = str(refused.value)
+    assert str(path) in said and "\n" not in said and "\033" not in said and "weights_only" not in said
+    return said
 
 
-def test_code_in_a_file_is_refused(tmp_path):
-    torch.save({"model": pytest.raises}, tmp_path / "evil.pth")
-    with pytest.raises(ValueError, match="not a readable weights file"):
-        load_backbone("dino_vits16", weights=tmp_path / "evil.pth", **TINY_DINO)
+@pytest.mark.parametrize("content, says", [
+    (b"", "it is empty"),
+    (b"<html>404</html>", "a web page"),
+    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
+    (b'{"weight_map": {}}', "it is JSON"),
+    (b"\x1f\x8b\x08 and so on", "gzip"),
+    (b"wget: not found", "it is text"),
+    (bytes(100), "cut off"),
+    (pickle.dumps({"a": 1}), "not a readable weights file"),
+])
+def test_what_is_no_weights_file_is_named(content, says, tmp_path):
+    assert says in refusal(broken(tmp_path, content))
+
+
+@pytest.mark.parametrize("save", [torch.save, save_old, save_file])
+@pytest.mark.parametrize("share", [.01, .5, .99])
+def test_a_file_that_is_cut_off(save, share, tmp_path):
+    save(state, tmp_path / "whole")
+    whole = (tmp_path / "whole").read_bytes()
+    assert "not a readable weights file" in refusal(broken(tmp_path, whole[:int(share * len(whole))]))
+
+
+def test_a_zip_archive_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "weights.pth", "w") as archive:
+        archive.writestr("dino/dino.pth", b"weights")
+    assert "a zip archive with dino/dino.pth in it: unpack it" in refusal(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("name", ["absent.pth", "."])
+def test_no_file(name, tmp_path):
+    assert "no weights file at" in refusal(tmp_path / name)
+
+
+@pytest.mark.parametrize("content, says", [
+    ({"teacher": torch.zeros(3), "student": state}, "no weights in its teacher, but a Tensor"),
+    ({"teacher": None}, "no weights in its teacher, but a NoneType"),
+    ({"epoch": 3, "args": Namespace()}, "no tensors in it, but epoch (int), args (Namespace)"),
+    ([1, 2], "no tensors in it, but a list"),
+    ({}, "no tensors in it, but nothing"),
+])
+def test_a_file_without_weights_says_what_it_holds(content, says, tmp_path):
+    torch.save(content, tmp_path / "a.pth")
+    assert says in refusal(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("save", [torch.save, save_old])
+def test_code_in_a_file_is_refused(save, tmp_path):
+    save({"model": state, "code": pytest.raises}, tmp_path / "evil.pth")
+    assert "raises beside its tensors, which could run code" in refusal(tmp_path / "evil.pth")
 
 
 @pytest.mark.parametrize("change, says", [

@@ -57,6 +57,30 @@ def test_every_command_is_listed():
     ("tune nowhere", "nowhere"),
     ("tune .", "no pictures there"),
     ("tune scenes --attention dino_vits16", "weights"),
+    ("masks --data scenes --count 2 --out store --size 0", "size must be 1 or more, got 0"),
+    ("masks --data scenes --count 2 --out store --size -16", "size must be 1 or more, got -16"),
+    ("masks --data scenes --count 2 --out store --size 100 --attention locloc-tiny", "multiples of its patch size 16"),
+    ("masks --data scenes --count 2 --out store --workers -1", "workers must be 0 or more, got -1"),
+    ("masks --data scenes --count 2 --out store --batch 0", "batch must be 1 or more, got 0"),
+    ("masks --data scenes --count 2 --out store --shard 3/2", "--shard is i/n"),
+    ("masks --data scenes --count 2 --out store --delta0 1.5", "--delta0 must be in [0, 1], got 1.5"),
+    ("masks --data scenes --count 2 --out store --delta1 nan", "--delta1 must be in [0, 1], got nan"),
+    ("masks --data scenes --count 2 --out store --delta0 .7 --delta1 .6", "--delta0 must not exceed --delta1"),
+    ("masks --data scenes --count 2 --out store --delta0 .9", "need 0 <= delta0 <= delta1 <= 1"),
+    ("masks --data scenes --count 2 --out store --ppd -1", "--ppd must be in [0, 1], got -1"),
+    ("masks --data scenes --count 2 --out store --params gone.json", "gone.json"),
+    ("masks --data scenes --count 2 --out /dev/null", "/dev/null is a file, not a folder"),
+    ("evaluate --data scenes --count 2 --workers 0", "workers must be 1 or more, got 0"),
+    ("evaluate --data scenes --count 2 --method centred --out /dev/null/report", "/dev/null is a file, not a folder"),
+    ("evaluate --data scenes --count 2 --method ppd:lowlevel,size=0", "size must be 1 or more, got 0"),
+    ("evaluate --data scenes --count 2 --method ppd:lowlevel,size=a", "size must be 1 or more, got 'a'"),
+    ("evaluate --data scenes --count 2 --method attention:lowlevel,threshold=2", "threshold must be in [0, 1], got 2"),
+    ("demo --train 0", "train must be 2 or more, got 0"),
+    ("demo --epochs-geg 0", "epochs_geg must be 1 or more"),
+    ("tune scenes --port 70000", "--port must be from 1 to 65535, got 70000"),
+    ("tune scenes --size 0", "size must be 1 or more, got 0"),
+    ("train geg --data scenes --split test2 --masks store", "test2"),
+    ("predict .", "0 pictures, 0 other files passed over"),
     ("predict", "no picture given"),
     ("predict missing.jpg", "missing.jpg"),
 ])
@@ -66,6 +90,7 @@ def test_mistakes_are_one_clear_line(line, told, tmp_path, capsys, monkeypatch):
         main(line.split())
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert stopped.value.code == 1 and last.startswith("locloc: ") and told in last
+    assert not [*tmp_path.iterdir()], "nothing is written"
 
 
 @pytest.mark.parametrize("method, told", [
@@ -85,6 +110,16 @@ def test_mistakes_in_a_method_are_one_clear_line(method, told, tmp_path, capsys)
     said = capsys.readouterr()
     assert stopped.value.code == 1 and said.out == ""
     assert said.err.startswith("locloc: ") and told in said.err and said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ["{", '{"delta9": 1}', "[]", '{"delta0": 2}', '{"delta0": "a"}'])
+def test_a_file_of_settings_that_holds_none_is_named(tmp_path, capsys, content):
+    (tmp_path/"params.json").write_text(content)
+    with pytest.raises(SystemExit) as stopped:
+        main(["masks", "--data", "scenes", "--out", str(tmp_path/"m"), "--params", str(tmp_path/"params.json")])
+    said = capsys.readouterr().err
+    assert stopped.value.code == 1 and "params.json holds no settings of GrabCut" in said and said.count("\n") == 1
+    assert not (tmp_path/"m").exists()
 
 
 def test_tune_without_voila(monkeypatch, capsys):
@@ -183,6 +218,100 @@ def test_predict_goes_on_after_a_damaged_picture_and_fails_in_the_end(tmp_path, 
     assert "y_locloc.png" in said.out and "predictions.csv: 1 picture" in said.out
 
 
+def draw_at(folder, *names):
+    "A picture at each of these places"
+    for name in names:
+        (folder/name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (60, 40)).save(folder/name)
+    return [folder/name for name in names]
+
+
+@pytest.mark.parametrize("given, answers", [
+    (["a/x.png", "b/y.png"], ["x", "y"]),
+    (["a/x.png", "b/x.png"], ["a/x", "b/x"]),
+    (["x.png", "x.jpg"], ["x.jpg", "x.png"]),
+    (["a/x.png", "b/x.png", "a/x.jpg"], ["a/x.jpg", "a/x.png", "b/x"]),
+    (["a/x.png", "b/x.png", "b/y.png"], ["a/x", "b/x", "y"]),
+    (["x.png", "x.jpg", "x.png.webp"], ["x.jpg", "x.png_0_3", "x.png"]),
+    (["x.png", "X.PNG"], ["X.PNG_1_3", "x.png_0_3"]),
+    (["x.png", "./x.png"], ["x"]),
+])
+def test_no_answer_of_predict_takes_anothers_place(tmp_path, monkeypatch, capsys, given, answers):
+    monkeypatch.chdir(tmp_path)
+    draw_at(tmp_path, *given)
+    predict("out", *given, "--method", "centred")
+    files = sorted(file.relative_to("out").as_posix() for file in Path("out").rglob("*") if file.is_file())
+    assert files == [f"{answer}_locloc.png" for answer in answers]
+    assert all(str(Path("out")/file) in capsys.readouterr().out for file in files[:1])
+
+
+def test_no_answer_of_predict_takes_the_place_of_a_picture(tmp_path):
+    first, second = draw_at(tmp_path, "x.png", "x_locloc.png")
+    before = second.read_bytes()
+    predict(tmp_path, first, second, "--method", "centred")
+    assert second.read_bytes() == before and len([*tmp_path.glob("*.png")]) == 4
+
+
+def test_labels_that_two_pictures_would_share_are_refused_before_the_work(tmp_path, capsys):
+    pictures = draw_at(tmp_path, "a/x.png", "a/x.jpg")
+    with pytest.raises(SystemExit) as stopped:
+        predict(tmp_path/"out", *pictures, "--method", "centred", "--save", "yolo")
+    assert stopped.value.code == 1 and "x.png and x.jpg would share x.txt" in capsys.readouterr().err
+    assert not (tmp_path/"out").exists()
+
+
+def test_predict_answers_a_folder(tmp_path, capsys):
+    folder = tmp_path/"photos"
+    draw_at(folder, "a/x.png", "b/deep/y.jpg", "z.webp", "masks/x.png", ".hidden/n.png", "__MACOSX/a.png", "._m.png",
+            "z_locloc.png")
+    (folder/"notes.txt").touch()
+    header = "image,class,split,width,height,x0,y0,x1,y1,mask"
+    (folder/"index.csv").write_text(f"{header}\na/x.png,cat,train,60,40,1,2,3,4,masks/x.png\n")
+    predict(tmp_path/"out", folder, "--method", "centred", "--save", "csv")
+    said = capsys.readouterr()
+    assert said.err == f"{folder}: 3 pictures, 7 other files passed over\n"
+    assert sorted(path.name for path in (tmp_path/"out").iterdir()) == [
+        "predictions.csv", "x_locloc.png", "y_locloc.png", "z_locloc.png"]
+    lines = (tmp_path/"out/predictions.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[0] for line in lines] == ["a/x.png", "b/deep/y.jpg", "z.webp"]
+
+
+def test_predict_answers_pictures_that_are_hardly_one(tmp_path, capsys):
+    Image.new("RGB", (3000, 1)).save(tmp_path/"wide.png")
+    Image.new("RGB", (1, 1)).save(tmp_path/"one.png")
+    predict(tmp_path/"out", tmp_path/"wide.png", tmp_path/"one.png", "--method", "ppd:lowlevel")
+    assert len([*(tmp_path/"out").iterdir()]) == 2 and "box 0 0 0 0" not in capsys.readouterr().out
+
+
+def test_a_class_may_be_called_anything(tmp_path, capsys):
+    for name in ("$5 and $10", "A$$hat", "_^{\\", "a|b"):
+        draw_at(tmp_path/"data/test"/name, "x.jpg")
+    main(["evaluate", "--data", str(tmp_path/"data"), "--method", "whole", "--out", str(tmp_path/"out")])
+    assert (tmp_path/"out/figure.png").exists() and "report.md" in capsys.readouterr().out
+
+
+def test_pictures_elsewhere(tmp_path, monkeypatch, capsys):
+    "Lists that lie apart from their pictures are trained on as they are evaluated"
+    monkeypatch.chdir(tmp_path)
+    draw_at(tmp_path/"elsewhere", *(f"cat/{i}.jpg" for i in range(4)))
+    for split in ("train", "test"):
+        Path("lists", split).mkdir(parents=True)
+        ids = [f"cat/{i}.jpg" for i in range(4)]
+        for name, what in (("image_ids", ""), ("class_labels", ",0"), ("image_sizes", ",60,40")):
+            Path("lists", split, f"{name}.txt").write_text("".join(f"{id}{what}\n" for id in ids))
+        Path("lists", split, "localization.txt").write_text("".join(f"{id},1,2,30,20\n" for id in ids))
+    where = "--data lists --pictures elsewhere"
+    small = "--preset tiny --epochs 1 --batch 2 --unet-dim 8 --width 8 --crop 64 --resize 64 --cached-views 1"
+    main(f"masks {where} --out m --size 64 --workers 0".split())
+    assert "--data lists --masks m --pictures elsewhere" in capsys.readouterr().out
+    main(f"masks {where} --out m --size 64 --workers 0 --check".split())
+    main(f"train geg {small} {where} --masks m --out run".split())
+    main(f"masks {where} --split test --out t --size 64 --workers 0".split())
+    assert "--masks t --split test --pictures elsewhere" in capsys.readouterr().out
+    main(f"train geg {small} {where} --split test --masks t --out test".split())
+    assert Path("run/model/config.json").exists() and Path("test/model/config.json").exists()
+
+
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory):
     "Folder in which masks were made, both stages trained and methods evaluated, in 16 scenes"
@@ -191,8 +320,8 @@ def chain(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
         main("masks --data scenes --count 16 --out store".split())
-        main(f"train geg {small} --run geg --unet-dim 8 --width 8".split())
-        main(f"train lfdm {small} --run lfdm --localizer geg".split())
+        main(f"train geg {small} --out geg --unet-dim 8 --width 8".split())
+        main(f"train lfdm {small} --out lfdm --localizer geg".split())
     return folder
 
 

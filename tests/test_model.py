@@ -89,8 +89,13 @@ def save_wrapped(state, path):
     torch.save({"model": state, "args": Namespace(lr=1.)}, path)
 
 
+def save_prefixed(state, path):
+    torch.save({"state_dict": {f"model._orig_mod.{name}": value for name, value in state.items()}}, path)
+
+
 @pytest.mark.parametrize("name, save", [
-    ("plain.pth", torch.save), ("wrapped.pth", save_wrapped), ("plain.safetensors", save_file)])
+    ("plain.pth", torch.save), ("wrapped.pth", save_wrapped), ("plain.safetensors", save_file),
+    ("safetensors.pth", save_file), ("pickle.safetensors", torch.save), ("prefixed.ckpt", save_prefixed)])
 def test_reference_checkpoint_files(tmp_path, generator, name, save):
     state = generator[0]
     save(state, tmp_path/name)
@@ -100,7 +105,7 @@ def test_reference_checkpoint_files(tmp_path, generator, name, save):
 
 def test_a_reference_checkpoint_that_is_damaged_is_named(tmp_path):
     (tmp_path/"text.pth").write_text("no weights")
-    with pytest.raises(ValueError, match="text.pth is damaged"):
+    with pytest.raises(ValueError, match="text.pth is not a readable weights file: it is text"):
         LocLoc.from_reference(tmp_path/"text.pth")
 
 

@@ -14,7 +14,7 @@ from stored import contents
 from locloc.attention import load_attention
 from locloc.data import load_dataset
 from locloc.masks import GrabCutParams, grabcut_mask
-from locloc.stores import MaskStore, make_masks
+from locloc.stores import MaskStore, check_masks, make_masks
 
 LOWLEVEL = GrabCutParams.preset("lowlevel")
 
@@ -146,16 +146,67 @@ def make_of_photographs(photographs):
     return make_masks(dataset, folder, size=64, batch_size=1, progress=False)
 
 
-def test_damaged_picture_is_named_and_the_rest_kept(photographs, tmp_path):
-    damaged = photographs/"2.jpg"
-    whole = damaged.read_bytes()
-    damaged.write_bytes(cut_in_half(whole))
-    with pytest.raises(ValueError, match=r"2\.jpg"):
-        make_of_photographs(photographs)
-    left = MaskStore(tmp_path/"masks")
-    assert len(left) == 2 and "counts" not in left.manifest
-    damaged.write_bytes(whole)
-    assert make_of_photographs(photographs).ids() == ["cat/0", "cat/1", "cat/2", "cat/3"]
+def no_picture(whole):
+    return b"no picture"
+
+
+@pytest.mark.parametrize("harm", [cut_in_half, no_picture]) # its size can be read, or not even that
+@pytest.mark.parametrize("workers, batch_size", [(0, 1), (0, 4), (2, 2)])
+def test_a_damaged_picture_is_passed_over(photographs, tmp_path, capfd, harm, workers, batch_size):
+    def make(folder="masks"):
+        dataset = load_dataset(photographs.parent)
+        return make_masks(dataset, tmp_path/folder, size=64, workers=workers, batch_size=batch_size, progress=False)
+    whole, damaged = make("whole"), photographs/"2.jpg"
+    content = damaged.read_bytes()
+    damaged.write_bytes(harm(content))
+    store = make()
+    assert store.ids() == ["cat/0", "cat/1", "cat/3"] and "counts" not in store.manifest
+    assert [*store.damaged] == ["cat/2.jpg"] and str(damaged) in store.damaged["cat/2.jpg"]
+    assert capfd.readouterr().err == f"no mask: {store.damaged['cat/2.jpg']}\n"
+    (problem,) = check_masks(load_dataset(photographs.parent), store.folder, progress=False)
+    assert "cat/2.png is missing: its picture is damaged" in problem and problem.endswith("once more")
+    before = contents(store.folder)
+    assert make().damaged and contents(store.folder) == before, "it is tried again, and nothing else is made"
+    damaged.write_bytes(content)
+    assert contents(make().folder) == contents(whole.folder)
+
+
+def test_masks_beside_a_damaged_picture_are_what_they_would_be(tmp_path):
+    "A ViT sees a batch of the same shape"
+    vit = load_attention("test_vit", weights=False)
+    folder = tmp_path/"pictures/cat"
+    folder.mkdir(parents=True)
+    for i in range(4):
+        Image.fromarray(scenes()[i].picture).save(folder/f"{i}.png")
+    def make(name):
+        return make_masks(load_dataset(folder.parent), tmp_path/name, vit, size=96, progress=False)
+    whole = contents(make("whole").folder)
+    (folder/"1.png").write_bytes(b"")
+    store = make("masks")
+    assert len(store) == 3 and all(whole[f"{id}.png"] == contents(store.folder)[f"{id}.png"] for id in store.ids())
+
+
+@pytest.mark.parametrize("wrong, told", [
+    (dict(size=0), "size must be 1 or more, got 0"), (dict(size=-16), "size must be 1 or more"),
+    (dict(workers=-1), "workers must be 0 or more, got -1"), (dict(batch_size=0), "batch must be 1 or more, got 0"),
+    (dict(size=100, attention="vit"), "multiples of its patch size 16, got 100×100"),
+    (dict(shard=(3, 2)), "from 1 to n"),
+])
+def test_impossible_settings_are_refused_before_anything_is_written(tmp_path, wrong, told):
+    if wrong.get("attention"):
+        wrong = wrong | dict(attention=load_attention("test_vit", weights=False))
+    with pytest.raises(ValueError, match=told):
+        make_masks(scenes(), tmp_path/"store", **wrong, progress=False)
+    assert not (tmp_path/"store").exists()
+
+
+def test_a_folder_is_the_same_however_it_is_typed(photographs, tmp_path, monkeypatch):
+    monkeypatch.chdir(photographs.parent)
+    make_of_photographs(photographs)
+    before = contents(tmp_path/"masks")
+    for name in (".", "./", f"{photographs.parent}/", f"../{photographs.parent.name}"):
+        make_masks(load_dataset(name), tmp_path/"masks", size=64, batch_size=1, progress=False)
+    assert contents(tmp_path/"masks") == before
 
 
 def test_two_pictures_that_would_share_a_mask_are_named(photographs):
