@@ -111,7 +111,7 @@ def _harmless():
 def _say_refused(error):
     "What torch or safetensors said, without torch's advice to trust the file"
     said = str(error)
-    other = re.search(r"(?:GLOBAL|class|module|function) ([\w.]+\.[\w.]+)", said)
+    other = re.search(r"(?:GLOBAL|class|function) ([\w.]+)", said)
     if "eights only" in said or "WeightsUnpickler" in said:
         return (f"it holds a {other[1]} beside its tensors, which could run code: save its state dict alone"
                 if other else "it is cut off, or a pickle that torch.save did not write")

@@ -63,6 +63,10 @@ def _check_size(size):
     if not isinstance(size, int) or size < 1:
         raise ValueError(f"size must be 1 or more, got {size!r}")
 
+def _check_threshold(threshold):
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be in [0, 1], got {threshold}")
+
 def _load_source(source, options):
     "An attention source from its name and options; a source is itself"
     if not isinstance(source, str):
@@ -82,8 +86,7 @@ class AttentionMap:
         **options,      # weights, layers, heads, ... as for `load_attention`
     ):
         _check_size(size)
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise ValueError(f"threshold must be in [0, 1], got {threshold}")
+        _check_threshold(threshold)
         self.source, self.threshold, self.size = _load_source(source, options), threshold, size
         self.name = f"attention:{self.source.name}"
         self.fingerprint = dict(name="attention", source=self.source.fingerprint, threshold=threshold, size=size)
@@ -234,16 +237,20 @@ def _call(make, name, arguments, options):
         inspect.signature(make).bind(*arguments, **options)
     except TypeError as error:
         raise ValueError(f"{name}: {error}") from None
-    return make(*arguments, **options)
+    try:
+        return make(*arguments, **options)
+    except TypeError as error: # a text where a number is wanted
+        raise ValueError(f"{name}: {error}") from error
 
 def _load_run(folder, threshold=None):
     "A trained model, called as its folder"
+    _check_threshold(threshold)
     finished = (folder/"model").is_dir()
     if (folder/"checkpoints").is_dir() and not finished:
         raise ValueError(f"{folder} is a run that is not finished: give its training command again")
     model = LocLoc.load(folder/"model" if finished else folder)
     model.name = str(folder)
-    model.threshold = model.threshold if threshold is None else float(threshold)
+    model.threshold = model.threshold if threshold is None else threshold
     return model
 
 # %% ../nbs/30_localizers.ipynb #9d915ea6

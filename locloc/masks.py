@@ -74,8 +74,8 @@ class GrabCutParams:
 
     def __post_init__(self):
         _check_thresholds(self.delta0, self.delta1, self.split)
-        if self.iterations < 1:
-            raise ValueError(f"iterations must be at least 1, got {self.iterations}")
+        if self.iterations < 1 or int(self.iterations) != self.iterations:
+            raise ValueError(f"iterations must be at least 1 and a whole number, got {self.iterations}")
         if self.kernel not in KERNELS:
             raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {self.kernel!r}")
 

@@ -39,6 +39,7 @@ from .attention import load_attention
 from .boxes import map_boxes, scale_boxes
 from .data import Geometry, PictureError, Sample, Samples
 from .files import LEFTOVER, differences, replace_whole
+from .localization import one_line
 from .masks import GrabCutParams, grabcut_mask, resize_mask, source_preset
 
 # %% ../nbs/14_stores.ipynb #stores-028
@@ -481,7 +482,7 @@ def make_masks(
         if not len(_missing(dataset, store)):
             store.say_complete(len(dataset))
     for why in store.damaged.values():
-        print(f"no mask: {why}", file=sys.stderr)
+        print(f"no mask: {one_line(why)}", file=sys.stderr)
     return store
 
 def _bar(total, missing, progress):
@@ -492,8 +493,10 @@ def _bar(total, missing, progress):
 def pseudo_truth(
     dataset,         # Dataset
     store:MaskStore, # of its pictures
-):                   # Dataset; a mask is read when the sample is
+):                   # Dataset without the damaged pictures; a mask is read when the sample is
     "A data set with the masks of a store, and the boxes around them, in the place of the true ones"
+    if store.damaged:
+        dataset = dataset.subset([i for i, id in enumerate(dataset.ids()) if id not in store.damaged])
     return replace(dataset, samples=Samples(partial(_pseudo_sample, dataset, store), range(len(dataset)), None))
 
 def _pseudo_sample(dataset, store, i):

@@ -1,4 +1,5 @@
 "Backbone: agreement with DINO's own ViT and with unfused attention, weights files, faults"
+import os
 import pickle
 import re
 import zipfile
@@ -253,9 +254,13 @@ def test_a_file_without_weights_says_what_it_holds(content, says, tmp_path):
 
 
 @pytest.mark.parametrize("save", [torch.save, save_old])
-def test_code_in_a_file_is_refused(save, tmp_path):
-    save({"model": state, "code": pytest.raises}, tmp_path / "evil.pth")
-    assert "raises beside its tensors, which could run code" in refusal(tmp_path / "evil.pth")
+@pytest.mark.parametrize("code, name", [
+    (pytest.raises, "raises"), (print, "print"), (os.system, "posix.system"), (Path("a"), "pathlib"),
+    (torch.nn.Linear(1, 1), "torch.nn.modules.linear.Linear")])
+def test_code_in_a_file_is_refused(save, code, name, tmp_path):
+    save({"model": state, "code": code}, tmp_path / "evil.pth")
+    said = refusal(tmp_path / "evil.pth")
+    assert name in said and "beside its tensors, which could run code: save its state dict alone" in said
 
 
 @pytest.mark.parametrize("change, says", [

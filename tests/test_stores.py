@@ -14,7 +14,7 @@ from stored import contents
 from locloc.attention import load_attention
 from locloc.data import load_dataset
 from locloc.masks import GrabCutParams, grabcut_mask
-from locloc.stores import MaskStore, check_masks, make_masks
+from locloc.stores import MaskStore, check_masks, make_masks, pseudo_truth
 
 LOWLEVEL = GrabCutParams.preset("lowlevel")
 
@@ -166,6 +166,7 @@ def test_a_damaged_picture_is_passed_over(photographs, tmp_path, capfd, harm, wo
     (problem,) = check_masks(load_dataset(photographs.parent), store.folder, progress=False)
     assert "cat/2.png is missing: its picture is damaged" in problem and problem.endswith("once more")
     before = contents(store.folder)
+    assert len(pseudo_truth(load_dataset(photographs.parent), store)) == 3
     assert make().damaged and contents(store.folder) == before, "it is tried again, and nothing else is made"
     damaged.write_bytes(content)
     assert contents(make().folder) == contents(whole.folder)
