@@ -527,7 +527,8 @@ class Demo(Settings):
         lfdm = replace(
             LFDMConfig.of("tiny"), data="scenes-hard", out=self.out/"lfdm", epochs=self.epochs_lfdm, localizer=geg.out)
         model = train(lfdm, scenes, masks)
-        linear = train(replace(lfdm, out=self.out/"linear", head="linear", localizer=None), scenes, masks)
+        linear = replace(lfdm, out=self.out/"linear", head="linear", layer_decay=None, localizer=None)
+        linear = train(linear, scenes, masks) # its blocks must learn to gather classes in the CLS token
         model.name, linear.name = "GEG and LFDM", "linear head"
         methods = "ppd:lowlevel", "grabcut:lowlevel", model, linear
         test = load_dataset("scenes-hard", split="test", count=self.test)
