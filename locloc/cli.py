@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 import webbrowser
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -585,18 +586,26 @@ def _print_anything():
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
+def _note(message, *_):
+    print(f"locloc: {one_line(str(message))}", file=sys.stderr)
+
+def _dispatch(args):
+    if args[:1] == ["train"]:
+        from locloc.train import main as run
+        run(args[1:])
+    elif args[:1] == ["data"]:
+        _run_command(_DATA, args[1:], "locloc data", Data.__doc__)
+    else:
+        _run_command(COMMANDS, args, "locloc", _ABOUT)
+
 def main(args:list[str]|None=None):
     "`locloc`: see `locloc --help`."
     args = sys.argv[1:] if args is None else args
     _print_anything()
     try:
-        if args[:1] == ["train"]:
-            from locloc.train import main as run
-            run(args[1:])
-        elif args[:1] == ["data"]:
-            _run_command(_DATA, args[1:], "locloc data", Data.__doc__)
-        else:
-            _run_command(COMMANDS, args, "locloc", _ABOUT)
+        with warnings.catch_warnings():
+            warnings.showwarning = _note
+            _dispatch(args)
     except KeyboardInterrupt as stopped:
         raise SystemExit(_fail(str(stopped) or "stopped; the same command goes on from there", 130)) from None
     except (ValueError, OSError, FloatingPointError) as wrong:

@@ -395,3 +395,14 @@ def test_data_check_lists_and_fails(tmp_path, capsys):
 def test_data_check_says_that_all_is_well(capsys):
     main(["data", "check", str(ROOT/"data")])
     assert "5 pictures, no problems" in capsys.readouterr().out
+
+
+def test_a_note_is_one_line(tmp_path, capsys):
+    pictures = tmp_path/"data/train/cat"
+    pictures.mkdir(parents=True)
+    Image.new("RGB", (30, 20)).save(pictures/"0.png")
+    (pictures/"notes.txt").write_text("of mine")
+    main(["data", "check", str(tmp_path/"data")])
+    said = capsys.readouterr().err
+    notes = [line for line in said.splitlines() if line.startswith("locloc: ")]
+    assert len(notes) == 1 and "notes.txt" in notes[0] and "Warning" not in said
