@@ -95,7 +95,7 @@ class TrainConfig(Settings):
 @dataclass(frozen=True)
 class GEGConfig(TrainConfig):
     "Train the localizer: GEG learns to map patch tokens to the pseudo mask (paper, Sec. 3.3)."
-    out:Path=Path("runs/geg")
+    out:Path=Path("runs/geg") # folder for checkpoints, metrics.jsonl, TensorBoard events and the finished model
     # UNet and loss as the paper describes them, or as the authors' code has them
     layout:Literal["paper", "released_code"]="paper"
     unet_dim:int|None=None # channels of the UNet's output F^u (D'); None: the number of classes
@@ -111,10 +111,10 @@ class GEGConfig(TrainConfig):
 @dataclass(frozen=True)
 class LFDMConfig(TrainConfig):
     "Train the classifier: LFDM learns from pictures whose background is mostly masked out (paper, Sec. 3.4)."
-    out:Path=Path("runs/lfdm")
-    epochs:int=80
-    optimizer:str="sgd"
-    lr:float=1.5e-4
+    out:Path=Path("runs/lfdm") # folder for checkpoints, metrics.jsonl, TensorBoard events and the finished model
+    epochs:int=80         # passes over the training pictures
+    optimizer:str="sgd"   # any optimizer timm knows: adam, adamw, sgd, ...
+    lr:float=1.5e-4       # learning rate at its peak
     # head as the paper describes it, or as the authors' code has it
     layout:Literal["paper", "released_code"]="paper"
     head:Literal["cnn", "linear"]="cnn" # LFDM, or the linear head of Table 5
