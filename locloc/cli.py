@@ -30,7 +30,7 @@ from typing import Literal
 import tyro
 
 from . import __version__
-from .files import Settings, check_folder, check_min, parsing, replace_whole
+from .files import Settings, check_folder, check_min, files_below, is_picture, parsing, replace_whole
 from .localization import one_line
 
 # %% ../nbs/44_cli.ipynb #cli-005
@@ -365,12 +365,6 @@ class Data:
 _DATA = {"get": _Get, "check": _Check}
 
 # %% ../nbs/44_cli.ipynb #fa96fdec
-def _is_picture(file, folder, masks):
-    from locloc.data import PICTURE_SUFFIXES
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in file.relative_to(folder).parts)
-    known = file.suffix.lower() in PICTURE_SUFFIXES and not file.name.endswith(_ANSWER)
-    return known and not hidden and file not in masks
-
 _ANSWER = "_locloc.png" # how the file of an answer ends
 
 def _listed_masks(folder):
@@ -387,9 +381,9 @@ def _find_pictures(given):
         if not path.is_dir():
             found.append(path)
             continue
-        files = sorted(Path(parent)/name for parent, _, names in os.walk(path) for name in names)
-        masks = _listed_masks(path)
-        pictures = [file for file in files if _is_picture(file, path, masks)]
+        files, masks = [path/name for name in files_below(path)], _listed_masks(path)
+        pictures = [file for file in files
+                    if is_picture(file.name) and not file.name.endswith(_ANSWER) and file not in masks]
         what = f"{path}: {len(pictures)} pictures, {len(files) - len(pictures)} other files passed over"
         if not pictures:
             raise ValueError(what)

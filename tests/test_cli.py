@@ -271,7 +271,7 @@ def test_predict_answers_a_folder(tmp_path, capsys):
     (folder/"index.csv").write_text(f"{header}\na/x.png,cat,train,60,40,1,2,3,4,masks/x.png\n")
     predict(tmp_path/"out", folder, "--method", "centred", "--save", "csv")
     said = capsys.readouterr()
-    assert said.err == f"{folder}: 3 pictures, 7 other files passed over\n"
+    assert said.err == f"{folder}: 3 pictures, 4 other files passed over\n"
     assert sorted(path.name for path in (tmp_path/"out").iterdir()) == [
         "predictions.csv", "x_locloc.png", "y_locloc.png", "z_locloc.png"]
     lines = (tmp_path/"out/predictions.csv").read_text().splitlines()[1:]
