@@ -268,7 +268,7 @@ def fit_weights(
     state:dict, # state dict
     what:str # where it comes from, for the message
 ):
-    "Load `state` into `model`; `ValueError` that says what is missing, unexpected or of another shape"
+    "Load `state` into `model`; `ValueError` that says what is missing, unexpected, of another shape or not finite"
     wanted = model.state_dict()
     reshaped = [key for key in state if key in wanted and state[key].shape != wanted[key].shape]
     differences = {
@@ -285,6 +285,9 @@ def fit_weights(
     if found:
         raise ValueError(f"{what}: {'; '.join(found)}. "
                          "Another model's file, or are other options needed (embed_dim=, depth=, img_size=, …)?")
+    broken = next((key for key, value in state.items() if not value.isfinite().all()), None)
+    if broken:
+        raise ValueError(f"{what}: {broken} is not finite (NaN or infinite): damaged, or its training had diverged")
     model.load_state_dict(state)
 
 # %% ../nbs/10_backbone.ipynb #backbone-018

@@ -185,8 +185,8 @@ def _bare(path):
 
 def _read_picture(path, use):
     "`use(picture)` of the picture in a file, whatever remarks stand beside its pixels"
-    if path.is_fifo():
-        raise ValueError("a pipe, expected a file")
+    if path.exists() and not (path.is_file() or path.is_dir()): # it might never end
+        raise ValueError("a pipe or a device, expected a file")
     try:
         with Image.open(path) as picture:
             return use(picture)
@@ -491,6 +491,12 @@ def _folder_notes(folder, splits, parents, others):
         names, there = (", ".join(f"{name}/" for name in names) for names in (beside, splits))
         yield f"{_count(sum(beside.values()), 'picture')} left out, in {names} beside the splits {there}"
 
+def _refuse_yolo(places):
+    for place in places:
+        if {"images", "labels"} <= set(folder_names(place)):
+            raise ValueError(f"{place}: images/ and labels/ side by side are YOLO's layout, which is not read: "
+                             "convert it to COCO, write an index.csv, or make a folder for each class")
+
 def _refuse_splits_below(folder, classes, pictures):
     places = {tuple(path.split("/")[:2]) for path, _ in pictures if path.count("/") > 1}
     splits = {f"{first}/{second}": split_of(second) for first, second in sorted(places) if split_of(second)}
@@ -520,6 +526,7 @@ def _image_folder(folder, split):
     split = _wanted_split(folder, split, splits)
     places = {known: _place_of_split(folder, known, name) for known, name in splits.items()}
     parents = list(places.values()) or [folder]
+    _refuse_yolo(parents)
     classes = _class_names(parents)
     if splits and split != "all":
         parents = [places[split]]
@@ -557,6 +564,8 @@ def load_dataset(
     if not folder.is_dir():
         raise ValueError(f"no data set {str(name_or_path)!r}: expected {', '.join(SCENE_SETS)} or a folder of pictures")
     found = find_layout(folder)
+    if not found and pictures:
+        raise ValueError(f"{folder} has no lists, so its pictures can't be elsewhere: leave out --pictures {pictures}")
     if not found:
         return _image_folder(folder, split)
     index = read_index(*found, split)

@@ -347,9 +347,10 @@ def _parsed(values):
     return _CsvRow(image, kind, split, size, mask, box)
 
 def _csv_reader(file):
-    "csv.reader that knows whether commas, semicolons or tabs stand between values"
-    header = file.readline()
-    return csv.reader(chain([header], file), delimiter=max(",;\t", key=header.count))
+    "csv.reader that knows what stands between values: Excel says it in a first line, else commas, semicolons or tabs"
+    first = file.readline()
+    said = re.match("sep=([,;|\t])", first)
+    return csv.reader(chain([first], file), delimiter=said[1] if said else max(",;\t", key=first.count))
 
 def _csv_places(header):
     "Where each of _COLUMNS stands"
@@ -366,6 +367,8 @@ def _csv_rows(path):
         try:
             reader = _csv_reader(file)
             header = next(reader, [])
+            if header[:1] == ["sep="]:
+                header = next(reader, [])
             places = _csv_places(header)
             line = reader.line_num + 1
             for values in reader:
@@ -869,7 +872,7 @@ def _coco_json(path): # -> dict with a list of dicts for each of _COCO_LISTS
     except json.JSONDecodeError as error:
         raise _wrong(path, error.lineno, f"not JSON ({error.msg})") from None
     except UnicodeDecodeError:
-        raise ValueError(f"{path}: not UTF-8") from None
+        raise _not_utf8(path) from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not COCO ({error})") from None
     for key in _COCO_LISTS:

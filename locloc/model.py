@@ -8,6 +8,7 @@ __all__ = ['WEIGHTS', 'CONFIG', 'TINY_GEG', 'score_maps', 'LocLoc', 'load_locloc
 # %% ../nbs/23_model.ipynb #model-003
 import json
 import re
+from numbers import Real
 from pathlib import Path
 
 import cv2
@@ -108,8 +109,12 @@ class LocLoc(nn.Module):
         super().__init__()
         self.name = "locloc" # what a table row is called
         self.backbone, self.geg, self.lfdm = backbone, geg, lfdm
+        if not (isinstance(threshold, Real) and 0 <= threshold <= 1):
+            raise ValueError(f"threshold must be a number in [0, 1], got {threshold!r}")
         self.classes, self.threshold = tuple(classes), float(threshold)
         self.protocol, self.config = get_protocol(protocol).name, config or {}
+        if not all(isinstance(name, str) for name in self.classes):
+            raise ValueError(f"classes must be texts, got {self.classes}")
         if lfdm is not None and len(self.classes) != lfdm.num_classes:
             raise ValueError(f"{len(self.classes)} class names for a classifier of {lfdm.num_classes} classes")
         self.eval()
@@ -202,7 +207,7 @@ class LocLoc(nn.Module):
     def load(cls, folder):
         "Raises FileNotFoundError, or ValueError that names the file that is wrong"
         path, weights = Path(folder)/CONFIG, Path(folder)/WEIGHTS
-        config = _read(path, lambda path: json.loads(path.read_text(encoding="utf-8")), ValueError)
+        config = _read(path, lambda path: json.loads(path.read_text(encoding="utf-8")), ValueError, RecursionError)
         state = _read(weights, load_file, SafetensorError)
         try:
             known = config["backbone"]
@@ -210,7 +215,7 @@ class LocLoc(nn.Module):
             geg, lfdm = _build_head(config["geg"], vit), _build_head(config["lfdm"], vit)
             settings = config["classes"], config["threshold"], config["protocol"], config["config"]
             model = cls(vit, geg, lfdm, *settings)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
             raise ValueError(f"{path} does not describe a model: {type(error).__name__}: {error}") from error
         fit_weights(model, state, str(weights))
         return model
