@@ -2,7 +2,7 @@
 
     python tests/corpus.py FOLDER     # writes every input to FOLDER/NUMBER-NAME/in, to try by hand, and lists them
 
-An input is made in a folder `in`; the commands are given beside it and write to `out` alone. `test_corpus.py` walks all.
+An input is made in a folder `in`; commands are given beside it and write to `out` alone. `test_corpus.py` walks all.
 """
 import dataclasses
 import gzip
@@ -861,13 +861,15 @@ model("weights-empty", rewrite_weights(b""), TENSORS, "damaged")
 model("weights-cut-short", lambda place, config: (place/"model.safetensors").write_bytes(
     cut_short((place/"model.safetensors").read_bytes())) and None, TENSORS, "damaged")
 model("weights-of-another", rewrite_weights(save({"a": torch.ones(2)})), TENSORS)
+
+
 def not_finished(place, config):
     place.rename(place.parent/"checkpoints")
 
 
 model("not-finished", not_finished, "in/run is a run that is not finished", "give its training command again")
 CASES.append(Case("model-empty-folder", write({"p.png": encoded(), "run/x": ""}),
-             "predict in/p.png --out out --method in/run".split(),
+                  "predict in/p.png --out out --method in/run".split(),
                   ("in/run/config.json is missing",), 1))
 CASES.append(Case("model-missing", write({"p.png": encoded()}), "predict in/p.png --out out --method in/run".split(),
                   ("no method and no run folder called 'in/run'",), 1))
@@ -1001,7 +1003,7 @@ arguments("train-crop-above-resize", "train geg --preset tiny --data scenes --ou
 arguments("train-unknown-optimizer", "train geg --preset tiny --data scenes --out out --optimizer adamm",
           "optimizer 'adamm'")
 arguments("train-unknown-preset", "train geg --preset huge --data scenes --out out", "huge", status=2)
-arguments("train-no-localizer", "train lfdm --preset tiny --data scenes --no-augment --count 4 --localizer in --out out",
+arguments("train-no-localizer", "train lfdm --preset tiny --data scenes --no-augment --localizer in --out out",
           "in/config.json is missing")
 arguments("check-nothing", "data check in/birds", "no data set 'in/birds'")
 arguments("check-workers-0", "data check scenes --workers 0", "workers must be 1 or more, got 0")
