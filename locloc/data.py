@@ -176,12 +176,15 @@ def _bare_png(data):
         at = end
     return _Bare(b"".join(kept), exif)
 
+_STARTS = {b"\xff\xd8\xff": _bare_jpeg, b"\x89PNG\r\n\x1a\n": _bare_png}
+
 def _bare(path):
-    "None: the file is neither JPEG nor PNG"
-    data = path.read_bytes()
-    if data.startswith(b"\xff\xd8\xff"):
-        return _bare_jpeg(data)
-    return _bare_png(data) if data.startswith(b"\x89PNG\r\n\x1a\n") else None
+    "None: the file is neither JPEG nor PNG, or too large to be read twice"
+    with open(path, "rb") as file:
+        start = file.read(8)
+        reader = next((reader for begins, reader in _STARTS.items() if start.startswith(begins)), None)
+        if reader and os.fstat(file.fileno()).st_size <= 1 << 30:
+            return reader(start + file.read())
 
 def _read_picture(path, use):
     "`use(picture)` of the picture in a file, whatever remarks stand beside its pixels"
@@ -189,6 +192,8 @@ def _read_picture(path, use):
         raise ValueError("a pipe or a device, expected a file")
     try:
         with Image.open(path) as picture:
+            if picture.format in ("EPS", "IPTC"):
+                raise ValueError(f"{picture.format}, which other programs would have to open: convert it to PNG")
             return use(picture)
     except (FileNotFoundError, IsADirectoryError):
         raise
