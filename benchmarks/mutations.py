@@ -59,7 +59,7 @@ FAULTS = (
     Fault("a file is written in place", "files.py", 'aside = path.with_name(f".{secrets.token_hex(8)}.tmp")',
     "aside = path",
           "test_files.py"),
-    Fault("a store of other thresholds is filled on", "stores.py", "if different:\n            raise ValueError(f\"{file} holds", "if False:\n            raise ValueError(f\"{file} holds",
+    Fault("a store of other thresholds is filled on", "stores.py", "        if different:\n            raise", "        if False:\n            raise",
     "test_corpus.py -k store"),
     Fault("YOLO's box begins at its corner", "report.py", "(x0 + x1)/2/w", "x0/w", "test_evaluate.py test_cli.py"),
     Fault("COCO's box has its end for a width", "report.py", "bbox=[x0, y0, x1 - x0, y1 - y0]", "bbox=[x0, y0, x1, y1]",
@@ -92,7 +92,7 @@ def caught_by(fault, folder):
     file = folder/"locloc"/fault.file
     text = file.read_text()
     if text.count(fault.there) != 1:
-        raise SystemExit(f"{fault.what}: {fault.file} has {text.count(fault.there)} times {fault.there!r}, expected one")
+        raise SystemExit(f"{fault.what}: {fault.file} has {text.count(fault.there)} times {fault.there!r}")
     file.write_text(text.replace(fault.there, fault.instead))
     test = first_failure(folder, fault.tests.split())
     if test and first_failure(ROOT, [test]):

@@ -676,8 +676,8 @@ class Protocol:
     threshold_rule: str = "fixed" # "fixed", or "sweep": the best on the evaluated split, an oracle
     step: float = .01 # of a sweep, (0, 1)
     contours: str = "largest" # "largest", "pixels" or "all", see `boxes_from_map`
-    # true boxes are integers, at most W - 1, and their end pixels count when boxes are compared
-    inclusive: bool = False
+    inclusive: bool = False # true boxes are integers, at most W - 1
+    end_pixels: bool = False # their end pixels count when boxes are compared: sides are x1 - x0 + 1
     clamp: bool = False # predicted boxes end at W - 1 at most
     first_box_only: bool = False # the first true box alone counts
     iou: float = .5 # overlap that makes a box right
@@ -770,13 +770,13 @@ class Protocol:
 
 # %% ../nbs/05_data.ipynb #data-043
 PROTOCOLS = {protocol.name: protocol for protocol in (
-    Protocol("wsoleval", resize=224, squash=True, threshold_rule="sweep", step=.001, inclusive=True, clamp=True,
-             map_interpolation="bicubic"),
+    Protocol("wsoleval", resize=224, squash=True, threshold_rule="sweep", step=.001, inclusive=True, end_pixels=True,
+             clamp=True, map_interpolation="bicubic"),
     Protocol("locloc", resize=256, squash=False, crop=224, nothing="pixel"),
     Protocol("locloc_first_box", resize=256, squash=False, crop=224, first_box_only=True, nothing="pixel"),
-    Protocol("tscam", resize=224, squash=True, threshold=.2, inclusive=True, nothing="pixel"),
-    Protocol("bas", resize=256, squash=True, crop=224, contours="pixels", strict=True, stretch="before", cut="values",
-        nothing="whole"),
+    Protocol("tscam", resize=224, squash=True, threshold=.2, inclusive=True, end_pixels=True, nothing="pixel"),
+    Protocol("bas", resize=256, squash=True, crop=224, contours="pixels", end_pixels=True, strict=True, stretch="before",
+        cut="values", nothing="whole"),
 )}
 
 def get_protocol(

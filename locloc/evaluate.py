@@ -134,7 +134,8 @@ class Tally:
         self.spreads = defaultdict(lambda: np.zeros(20))
         self.mask_ious = defaultdict(list)
         self.classes, self.extremes = metrics.LocalizationAccuracy(protocol.least_iou), _Extremes()
-        steps = dict(thresholds=np.arange(0, 1, protocol.step), inclusive=protocol.inclusive)
+        steps = dict(
+            thresholds=np.arange(0, 1, protocol.step), inclusive=protocol.inclusive, end_pixels=protocol.end_pixels)
         self.sweep = metrics.MaxBoxAcc((protocol.least_iou,), protocol.contours, **steps)
         self.sweeps = [self.sweep] + ([metrics.MaxBoxAccV2(**steps)] if protocol.threshold_rule == "sweep" else [])
         self.pixels, self.pixel_pictures = metrics.PxAP(steps["thresholds"]), 0
@@ -179,12 +180,12 @@ class Tally:
         return [(metric, wide, look.true_boxes) for metric in self.sweeps]
 
     def _judge(self, origin, look, boxes, own_boxes, rank):
-        inclusive = self.protocol.inclusive
-        iou, own_iou = metrics.best_ious([boxes, own_boxes], look.true_boxes, inclusive)
+        end_pixels = self.protocol.end_pixels
+        iou, own_iou = metrics.best_ious([boxes, own_boxes], look.true_boxes, end_pixels)
         self.boxes[origin].count(rank, iou, own_iou)
         self.spreads[origin][min(int(20*iou), 19)] += 1
         if len(boxes) == 1:
-            last = np.array([0, 0, inclusive, inclusive]) # the end pixel belongs to the box
+            last = np.array([0, 0, end_pixels, end_pixels])
             self.errors[origin].update(boxes + last, look.true_boxes + last, rank in (None, 0))
         if origin == next(iter(self.thresholds), origin):
             self.extremes.update(Judged(float(iou), look.picture, look.true_boxes, boxes))
@@ -213,12 +214,12 @@ class _Trivial:
 
     def update(self, true_boxes):
         p = self.protocol
-        ious = metrics.best_ious(list(self.boxes.values()), true_boxes, p.inclusive)
+        ious = metrics.best_ious(list(self.boxes.values()), true_boxes, p.end_pixels)
         for name, iou in zip(self.boxes, ious, strict=True):
             self.counted[name].count(None, iou)
             if name == "whole picture":
                 self.spread[min(int(20*iou), 19)] += 1
-        self.centred += metrics.best_ious(self.centred_boxes, true_boxes, p.inclusive) >= p.least_iou
+        self.centred += metrics.best_ious(self.centred_boxes, true_boxes, p.end_pixels) >= p.least_iou
 
     def rows(self):
         row, n = partial(_row, self.protocol, "boxes"), int(self.spread.sum())
@@ -360,7 +361,7 @@ def _describe_protocol(p):
         how += f", centre crop {p.crop}"
     which = "first true box" if p.first_box_only else "every true box"
     contours = {"largest": "largest contour", "pixels": "part with the most pixels", "all": "all contours"}[p.contours]
-    overlap = f"{'inclusive '*p.inclusive}IoU {'>' if p.strict else '≥'} {p.iou:g}"
+    overlap = f"{'inclusive '*p.end_pixels}IoU {'>' if p.strict else '≥'} {p.iou:g}"
     swept = p.threshold_rule == "sweep"
     threshold = f"thresholds of maps swept in steps of {p.step:g}" if swept else f"threshold of maps {p.threshold:g}"
     return f"{how}; {which}, {contours}, {overlap}; maps {p.map_interpolation}, {threshold}"

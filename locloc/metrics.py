@@ -404,16 +404,18 @@ def right_at(
     gt_boxes,           # (K, 4) x0 y0 x1 y1, px of the map, K > 0
     ious=(.5,),         # a box is right at or above this IoU
     contours="largest", # see `boxes_from_map`
-    inclusive=False,    # count end pixels as inside, as the benchmark does
+    inclusive=False,    # boxes end at W - 1 at most, as the benchmark has it
+    end_pixels=None,    # count end pixels as inside when boxes are compared; None: as `inclusive`
 )->np.ndarray:          # (number of IoUs, T) bool. Raises ValueError where there is no true box
     "Is the box that each threshold gives right?"
     thresholds, ious = _check_shares(thresholds, "thresholds"), _check_shares(ious, "ious")
+    end_pixels = inclusive if end_pixels is None else end_pixels
     gt_boxes, pixels = _check_true_boxes(gt_boxes), as_bytes(score_map)
     cuts = (thresholds*int(pixels.max())).astype(int)
     sweep = {"largest": _right_largest, "all": _right_any}.get(contours)
-    if not sweep or cuts.max() >= pixels.max():
+    if not sweep or end_pixels != inclusive or cuts.max() >= pixels.max():
         boxes = boxes_from_map(score_map, thresholds, contours, inclusive)
-        return best_ious(boxes, gt_boxes, inclusive) >= ious[:, None]
+        return best_ious(boxes, gt_boxes, end_pixels) >= ious[:, None]
     distinct = np.flatnonzero(np.bincount(cuts)).astype(np.uint8)
     right = np.zeros((len(ious), 256), dtype=bool)
     right[:, distinct] = sweep(pixels, distinct, gt_boxes, ious, int(inclusive))
@@ -426,9 +428,10 @@ class MaxBoxAcc:
         ious=(.5,),         # a box is right at or above this IoU; several: the mean of their best shares
         contours="largest", # "largest", "pixels": one box a map; "all": the best box of all contours counts
         thresholds=None,    # (T,) shares of the map's maximum; None: 0, .01, ... .99
-        inclusive=True,     # the benchmark's box and IoU convention; False: half-open boxes
+        inclusive=True,     # boxes end at W - 1 at most, as the benchmark has it; False: half-open boxes
+        end_pixels=None,    # count end pixels as inside when boxes are compared; None: as `inclusive`
     ):
-        self.ious, self.contours, self.inclusive = tuple(ious), contours, inclusive
+        self.ious, self.contours, self.inclusive, self.end_pixels = tuple(ious), contours, inclusive, end_pixels
         self.thresholds = _check_shares(np.arange(0, 1, .01) if thresholds is None else thresholds, "thresholds")
         self.reset()
 
@@ -437,7 +440,8 @@ class MaxBoxAcc:
         self.seen = 0
 
     def answers(self, score_map, gt_boxes): # of one picture, for `add`; threads may ask at once
-        return right_at(score_map, self.thresholds, gt_boxes, self.ious, self.contours, self.inclusive)
+        return right_at(
+            score_map, self.thresholds, gt_boxes, self.ious, self.contours, self.inclusive, self.end_pixels)
 
     def add(self, answers):
         self.right = self.right + answers
@@ -466,7 +470,7 @@ class MaxBoxAcc:
 
 # %% ../nbs/07_metrics.ipynb #metrics-043
 def MaxBoxAccV2(
-    **kwargs, # passed on to MaxBoxAcc: thresholds, inclusive
+    **kwargs, # passed on to MaxBoxAcc: thresholds, inclusive, end_pixels
 )->MaxBoxAcc:
     "MaxBoxAcc over IoU .3, .5, .7 and all contours"
     return MaxBoxAcc(ious=(.3, .5, .7), contours="all", **kwargs)

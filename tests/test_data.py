@@ -827,7 +827,7 @@ def test_protocols_fields_stay_flat():
     protocol = Protocol("squash", resize=224, squash=True)
     assert dataclasses.asdict(protocol) == dict(
         name="squash", resize=224, squash=True, crop=None, threshold=.5, threshold_rule="fixed", step=.01,
-        contours="largest", inclusive=False, clamp=False, first_box_only=False, iou=.5, strict=False,
+        contours="largest", inclusive=False, end_pixels=False, clamp=False, first_box_only=False, iou=.5, strict=False,
         map_interpolation="bilinear", stretch="after", cut="bytes", nothing="corner")
     assert dataclasses.replace(protocol, resize=256).geometry == Geometry(256, squash=True)
 
