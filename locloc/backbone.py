@@ -14,7 +14,7 @@ import hashlib
 import re
 import warnings
 import zipfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -36,7 +36,7 @@ from timm.models.vision_transformer import checkpoint_filter_fn as _filter_vit
 from torch import nn
 
 from .lite0 import imagenet_classes, load_lite0
-from .localization import shared
+from .localization import one_line, shared
 
 # %% ../nbs/10_backbone.ipynb #backbone-005
 ALIASES = {
@@ -128,12 +128,21 @@ _NO_WEIGHTS = { # how a file begins -> what it is
     b"\x93NUMPY": "a NumPy array: only PyTorch's and safetensors can be read",
 }
 
+def _names_in_zip(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except Exception: # of whatever a damaged one holds
+        return None
+
 def _say_no_weights(path, start):
     "What the file is, if it can't hold weights; else None"
     if not start:
         return "it is empty"
-    if start.startswith(b"PK") and zipfile.is_zipfile(path):
-        names = zipfile.ZipFile(path).namelist()
+    if start.startswith(b"PK"):
+        names = _names_in_zip(path)
+        if names is None:
+            return "it is a zip archive that is cut off or damaged"
         if any(Path(name).match("code/*.py") for name in names):
             return "it is a TorchScript program: save the state dict of the model it was made from"
         if not any(Path(name).name == "data.pkl" for name in names):
@@ -169,18 +178,21 @@ def read_content(
             return _load(path, start)
         except Exception as error: # unpicklers raise anything
             wrong = _say_refused(error)
-    raise ValueError(f"{path} is not a readable weights file: {wrong}")
+    raise ValueError(one_line(f"{path} is not a readable weights file: {wrong}"))
 
 # %% ../nbs/10_backbone.ipynb #f0369a9c
-def _state_dicts(content, wrapper=""):
+def _state_dicts(content):
     "(wrapper, {name: tensor}) of every dict in nested dicts that holds tensors"
-    if not isinstance(content, dict):
-        return
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
-    if tensors:
-        yield wrapper, {_COMPILED.sub("", key): value for key, value in tensors.items()}
-    for key, inside in content.items():
-        yield from _state_dicts(inside, f"{wrapper}{key}.")
+    waiting, seen = [("", content)], set() # a dict may hold itself
+    while waiting:
+        wrapper, inside = waiting.pop()
+        if not isinstance(inside, dict) or id(inside) in seen:
+            continue
+        seen.add(id(inside))
+        tensors = {str(key): value for key, value in inside.items() if isinstance(value, torch.Tensor)}
+        if tensors:
+            yield wrapper, {_COMPILED.sub("", key): value for key, value in tensors.items()}
+        waiting += [(f"{wrapper}{key}.", value) for key, value in reversed(inside.items())]
 
 _COMPILED = re.compile(r"_(orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.")
 
@@ -211,7 +223,7 @@ def find_state(
 def _say_content(content):
     if isinstance(content, dict):
         parts = [f"{key} ({type(value).__name__})" for key, value in content.items()]
-        return ", ".join(parts[:4]) + ", …" * (len(parts) > 4) or "nothing"
+        return one_line(", ".join(parts[:4]))[:200] + ", …" * (len(parts) > 4) or "nothing"
     return f"a {type(content).__name__}"
 
 # %% ../nbs/10_backbone.ipynb #c722251d
@@ -247,7 +259,10 @@ def _joined(state):
     for key in state:
         parts = [key.replace(".attn.query.", f".attn.{part}.") for part in ("query", "key", "value")]
         if ".attn.query." in key and all(part in state for part in parts):
-            joined[key.replace(".query.", ".qkv.")] = torch.cat([joined.pop(part) for part in parts])
+            with suppress(RuntimeError): # of shapes that don't fit: they stay apart, and `fit_weights` tells
+                joined[key.replace(".query.", ".qkv.")] = torch.cat([state[part] for part in parts])
+                for part in parts:
+                    del joined[part]
     return joined
 
 # %% ../nbs/10_backbone.ipynb #backbone-014

@@ -31,7 +31,7 @@ from typing import Literal
 import tyro
 
 from . import __version__
-from .files import Settings, check_folder, check_min, files_below, is_picture, parsing, replace_whole
+from .files import Settings, check_folder, check_min, files_below, is_picture, parsing, read_json, replace_whole
 from .localization import one_line
 
 # %% ../nbs/44_cli.ipynb #cli-005
@@ -71,7 +71,7 @@ class Source(Settings):
     def _saved(self):
         from locloc.masks import GrabCutParams
         try:
-            return GrabCutParams.from_json(self.params.read_text(encoding="utf-8"))
+            return GrabCutParams.from_json(self.params.read_text(encoding="utf-8-sig"))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{self.params} holds no settings of GrabCut: {error}") from None
 
@@ -275,7 +275,7 @@ class Train(Settings):
 # %% ../nbs/44_cli.ipynb #feb589dc
 def _load_method(text):
     from locloc.localizers import load_localizer
-    if Path(text).is_dir(): # whose name may hold a comma
+    if os.path.isdir(text): # its name may hold a comma
         return load_localizer(text)
     name, *options = text.split(",")
     values = {}
@@ -292,7 +292,7 @@ def _value(text):
     "A number, a list or null where it is one, else the text"
     try:
         return json.loads("0" + text if text.startswith(".") else text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 # %% ../nbs/44_cli.ipynb #cli-018
@@ -576,7 +576,7 @@ def _describe(folder):
     if not found:
         raise FileNotFoundError(f"{folder}: no manifest.json, config.json or report.json in it, "
                                 "so it is no mask store, run, model or report")
-    return {"file": found[0], **json.loads(found[0].read_text(encoding="utf-8"))}
+    return {"file": found[0], **read_json(found[0])}
 
 # %% ../nbs/44_cli.ipynb #cli-031
 COMMANDS = {

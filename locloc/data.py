@@ -27,10 +27,12 @@ from . import files
 from .boxes import CONTOURS, boxes_from_map, centred_box, crop_boxes, mask_box, scale_boxes
 from .files import files_below, folder_names, is_hidden, is_picture
 from .layouts import LAYOUTS, find_layout, read_index, split_folders, split_of
-from .localization import shared
+from .localization import one_line, one_line_errors, shared
 from .scenes import SCENE_CLASSES, SCENE_SETS, make_scene, scene_mask
 
 # %% ../nbs/05_data.ipynb #5261ff96
+_COMMENTS = rb"(<!--((?!-->).)*-->\s*)*" # each ends at its first -->: else ways to read many would double with each
+
 _NOT_PICTURES = ( # how such a file begins, what it is, what to do
     (rb"version https://git-lfs", "a Git LFS pointer", "get what it points to with git lfs pull"),
     (rb".{4}ftyp(hei|hev|mif1|msf1)", "HEIC", "convert it to JPEG, or register pillow-heif's opener"),
@@ -39,8 +41,8 @@ _NOT_PICTURES = ( # how such a file begins, what it is, what to do
     (rb"\xff\x0a|\0\0\0\x0cJXL ", "JPEG XL", "convert it to JPEG or PNG"),
     (rb"%PDF", "PDF", "convert it to JPEG or PNG"),
     (rb"PK\x03\x04|\x1f\x8b|7z\xbc|Rar!", "an archive", "unpack it"),
-    (rb"\s*(<\?xml.*?>\s*)?(<!--.*?-->\s*)*<svg", "SVG, a drawing without pixels", "convert it to PNG"),
-    (rb"\s*(<!--.*?-->\s*)*<(!doctype )?html", "a web page (HTML), perhaps a server's error", "download it again"),
+    (rb"\s*(<\?xml.*?>\s*)?" + _COMMENTS + rb"<svg", "SVG, a drawing without pixels", "convert it to PNG"),
+    (rb"\s*" + _COMMENTS + rb"<(!doctype )?html", "a web page (HTML), perhaps a server's error", "download it again"),
     (rb"\s*<[?!a-z]", "XML, perhaps a server's error", "download it again"),
     (rb"\s*[{\[]", "JSON, perhaps a server's error", "download it again"),
     (rb"\0+$", "only zeros, as of a copy that was cut short", "copy it again"),
@@ -111,10 +113,10 @@ def _explain_failure(name):
     except Image.DecompressionBombError:
         why = f"more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS"
     except Exception as error:
-        why = f"cannot be read ({' '.join(str(error).split())})"
+        why = f"cannot be read ({' '.join(str(error).split()) or type(error).__name__})"
     else:
         return
-    raise PictureError(f"{name}: {why}")
+    raise PictureError(one_line(f"{name}: {why}"))
 
 # %% ../nbs/05_data.ipynb #90aadc91
 _TURNS = {
@@ -568,12 +570,14 @@ def load_dataset(
     folder = Path(name_or_path)
     if not folder.is_dir():
         raise ValueError(f"no data set {str(name_or_path)!r}: expected {', '.join(SCENE_SETS)} or a folder of pictures")
-    found = find_layout(folder)
-    if not found and pictures:
-        raise ValueError(f"{folder} has no lists, so its pictures can't be elsewhere: leave out --pictures {pictures}")
-    if not found:
-        return _image_folder(folder, split)
-    index = read_index(*found, split)
+    with one_line_errors():
+        found = find_layout(folder)
+        if not found and pictures:
+            raise ValueError(
+                f"{folder} has no lists, so its pictures can't be elsewhere: leave out --pictures {pictures}")
+        if not found:
+            return _image_folder(folder, split)
+        index = read_index(*found, split)
     if pictures:
         index = replace(index, folder=np.array(str(pictures)))
     return _indexed(str(folder), split, index)
@@ -775,8 +779,8 @@ PROTOCOLS = {protocol.name: protocol for protocol in (
     Protocol("locloc", resize=256, squash=False, crop=224, nothing="pixel"),
     Protocol("locloc_first_box", resize=256, squash=False, crop=224, first_box_only=True, nothing="pixel"),
     Protocol("tscam", resize=224, squash=True, threshold=.2, inclusive=True, end_pixels=True, nothing="pixel"),
-    Protocol("bas", resize=256, squash=True, crop=224, contours="pixels", end_pixels=True, strict=True, stretch="before",
-        cut="values", nothing="whole"),
+    Protocol("bas", resize=256, squash=True, crop=224, contours="pixels", end_pixels=True, strict=True,
+             stretch="before", cut="values", nothing="whole"),
 )}
 
 def get_protocol(

@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 from .data import load_dataset
 from .files import replace_whole
 from .layouts import find_layout, split_folders
+from .localization import one_line, one_line_errors
 from .scenes import SCENE_SETS, SCENE_SPLITS
 
 # %% ../nbs/06_fetch.ipynb #fetch-005
@@ -142,8 +143,8 @@ def unpack(
 
     try:
         replace_whole(wanted, extract, put)
-    except (tarfile.TarError, ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} was not unpacked: {error}") from None
+    except Exception as error: # decompressors raise anything
+        raise ValueError(f"{path} was not unpacked: {one_line(str(error))}") from None
     return wanted
 
 # %% ../nbs/06_fetch.ipynb #fetch-012
@@ -165,11 +166,12 @@ def get_dataset(
 def _split_names(path):
     if str(path) in SCENE_SETS:
         return SCENE_SPLITS
-    found = find_layout(Path(path))
-    if found:
-        layout, place = found
-        return sorted(layout.splits(place), key=lambda split: (not split.startswith("train"), split))
-    return list(split_folders(path)) or ["train"]
+    with one_line_errors():
+        found = find_layout(Path(path))
+        if found:
+            layout, place = found
+            return sorted(layout.splits(place), key=lambda split: (not split.startswith("train"), split))
+        return list(split_folders(path)) or ["train"]
 
 def _open_splits(path, pictures): # -> ({split: Dataset}, {"list": what is wrong with the others})
     found, problems = {}, defaultdict(list)

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['LEFTOVER', 'PICTURE_SUFFIXES', 'replace_whole', 'is_picture', 'is_hidden', 'folder_names', 'files_below',
-           'check_folder', 'Settings', 'parsing', 'check_min', 'same_place', 'differences']
+           'check_folder', 'check_kinds', 'Settings', 'parsing', 'check_min', 'read_json', 'same_place', 'differences']
 
 # %% ../nbs/02_files.ipynb #files-003
 import errno
+import json
 import math
 import os
 import secrets
@@ -15,7 +16,11 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
+from numbers import Integral, Real
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Literal, Union, get_args, get_origin, get_type_hints
 
 from .localization import one_line
 
@@ -106,6 +111,44 @@ def check_folder(
         raise ValueError(f"{there} is a file, not a folder")
     tempfile.TemporaryFile(dir=there).close()
 
+# %% ../nbs/02_files.ipynb #8f66b689
+_KINDS = { # of a field -> of its values, and what a message calls them
+    int: (Integral, "a whole number"), float: (Real, "a number"), bool: (bool, "True or False"), str: (str, "text"),
+    Path: (Path, "a Path"), NoneType: (NoneType, "None"),
+}
+
+def _fits(value, kind):
+    "Is it what a field of this type may hold?"
+    parts = get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        return any(_fits(value, part) for part in parts)
+    if get_origin(kind) is Literal:
+        return isinstance(value, str) and value in parts
+    if get_origin(kind) is tuple: # of any length
+        return isinstance(value, tuple) and all(_fits(item, parts[0]) for item in value)
+    wanted, _ = _KINDS.get(kind, (kind, ""))
+    return isinstance(value, wanted) and not (isinstance(value, bool) and kind in (int, float))
+
+def _say_kind(kind):
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(map(_say_kind, get_args(kind)))
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
+    if get_origin(kind) is tuple:
+        return f"a tuple, each {_say_kind(get_args(kind)[0])}"
+    return _KINDS[kind][1] if kind in _KINDS else kind.__name__
+
+_types_of = lru_cache(get_type_hints) # of a class: {name: type}
+
+def check_kinds(
+    settings, # a dataclass
+):            # raises ValueError that names the field
+    "Is every value of the kind that its field asks for?"
+    for name, kind in _types_of(type(settings)).items():
+        value = getattr(settings, name)
+        if not _fits(value, kind):
+            raise ValueError(f"{name} must be {_say_kind(kind)}, got {one_line(repr(value))[:80]}")
+
 # %% ../nbs/02_files.ipynb #c1d9aff6
 _parsing = ContextVar("parsing", default=False)
 
@@ -113,6 +156,7 @@ class Settings:
     "Base of a dataclass whose `validate` raises ValueError where something in it is not possible"
     def __post_init__(self):
         if not _parsing.get():
+            check_kinds(self)
             self.validate()
 
     def validate(self):
@@ -137,14 +181,32 @@ def check_min(
         if value is not None and not smallest <= value < math.inf:
             raise ValueError(f"{name} must be {smallest} or more, got {value}")
 
+# %% ../nbs/02_files.ipynb #73015002
+def read_json(
+    path,    # pathlib.Path
+    mend="", # what to do about a damaged one, for the message
+):           # dict; raises ValueError that names the file
+    "The JSON object that a file holds"
+    try:
+        if path.stat().st_size > 1 << 30:
+            raise ValueError("more than 1 GiB")
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as wrong:
+        raise ValueError(f"{path} is damaged ({wrong}){mend}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged (it holds no JSON object){mend}")
+    return found
+
 # %% ../nbs/02_files.ipynb #files-011
-def _flat(value, name=""):
+def _flat(value):
     "Nested dicts -> {dotted name: value}"
-    if not isinstance(value, dict):
-        return {name: value}
-    flat = {}
-    for key, item in value.items():
-        flat |= _flat(item, f"{name}.{key}".lstrip("."))
+    flat, waiting = {}, [("", value)]
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [(f"{name}.{key}".lstrip("."), item) for key, item in reversed(value.items())]
+        else:
+            flat[name] = value
     return flat
 
 def same_place(

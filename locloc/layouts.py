@@ -21,7 +21,6 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.parsers import expat
-from zipfile import BadZipFile
 
 import numpy as np
 import scipy
@@ -61,7 +60,11 @@ class _Box(NamedTuple):
     corners: list # x0 y0 x1 y1, px
     clipped: bool = False # it ended outside its picture
 
+_LONGEST = 4096 # characters of a name: a table has room for the longest in every row
+
 def _check_name(text, what):
+    if len(text) > _LONGEST:
+        raise ValueError(f"{what} {text[:60]!r}… has {len(text):,} characters, expected {_LONGEST:,} at most")
     if "\0" in text:
         raise ValueError(f"{what} {text!r} holds a NUL character")
     try:
@@ -244,7 +247,8 @@ def _text_size(w, h):
 
 def _inside(text):
     "A path that stays in its folder, with forward slashes"
-    if not re.search(r"[\\:\0\ud800-\udfff]|\.\.|^\.?(?:/|$)|/\.?(?:/|$)", text): # nearly all paths are plain
+    odd = len(text) > _LONGEST or re.search(r"[\\:\0\ud800-\udfff]|\.\.|^\.?(?:/|$)|/\.?(?:/|$)", text)
+    if not odd: # nearly all paths are plain
         return text
     _check_name(text, "the path")
     path = PurePosixPath(text.replace("\\", "/"))
@@ -638,14 +642,17 @@ def _read_voc(folder, split):
     lists, built = _voc_lists(folder), _Builder()
     if split not in lists:
         raise _no_split(folder/"ImageSets"/"Main", split, lists)
-    names = {} # name in the list -> path without its suffix
+    names = {} # paths without their suffix, in the order of the list
     def add_name(text, *_):
-        if text in names:
-            raise ValueError(f"picture {text} is there twice")
-        names[text] = _inside(text)
+        name = _inside(text)
+        if "/" in name or is_hidden(name):
+            raise ValueError(f"picture {name} can't lie in JPEGImages: it is hidden, or in a folder")
+        if name in names:
+            raise ValueError(f"picture {name} is there twice")
+        names[name] = None
     _for_each_line(lists[split], (1, 2), add_name, None)
     numbers = {name: k for k, name in enumerate(_voc_classes(folder))}
-    for name in names.values():
+    for name in names:
         path = folder/"Annotations"/f"{name}.xml"
         annotation = _read_xml(path, 1)
         if not annotation.objects:
@@ -715,8 +722,12 @@ def _near_ilsvrc(folder, split):
 
 # %% ../nbs/04_layouts.ipynb #layouts-050
 def _devkit_classes(devkit): # -> {number in the devkit: WordNet number} of the 1000 (leaf) classes
-    synsets = np.atleast_1d(scipy.io.loadmat(devkit/"meta.mat", squeeze_me=True)["synsets"])
-    return {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in synsets if int(s["ILSVRC2012_ID"]) <= 1000}
+    path = devkit/"meta.mat"
+    try:
+        synsets = np.atleast_1d(scipy.io.loadmat(path, squeeze_me=True)["synsets"])
+        return {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in synsets if int(s["ILSVRC2012_ID"]) <= 1000}
+    except Exception as error: # of whatever a damaged one holds
+        raise ValueError(f"{path}: not the classes of ILSVRC-2012 ({str(error) or type(error).__name__})") from None
 
 def _kaggle_classes(solution): # -> {name of a picture without its suffix: WordNet number}
     wnid_of = {}
@@ -886,8 +897,8 @@ def _for_each_row(path, found, key, use):
     for k, row in enumerate(found[key], 1):
         try:
             use(row)
-        except (ValueError, OverflowError) as error:
-            raise ValueError(f"{path}, {_COCO_LISTS[key]} {k} (id {row.get('id')}): {error}") from None
+        except (ValueError, OverflowError, RecursionError) as error:
+            raise ValueError(f"{path}, {_COCO_LISTS[key]} {k} (id {str(row.get('id'))[:60]}): {error}") from None
 
 def _field(row, key, kind): # kind: one of _JSON_KINDS
     if type(row.get(key)) not in _JSON_KINDS[kind]:
@@ -1096,8 +1107,8 @@ def _load_or_read(layout, folder, split):
     try:
         with np.load(path, allow_pickle=False) as kept:
             return Index(**{field.name: kept[field.name] for field in fields(Index)})
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-        pass # not there, or not whole
+    except Exception: # not there, or not whole: the lists tell
+        pass
     index = layout.read(folder, split)
     if not len(index):
         raise ValueError(f"{folder} has no pictures of the split {split!r}, though its lists know it")

@@ -10,6 +10,7 @@ __all__ = ['LOCALIZERS', 'Whole', 'Centred', 'AttentionMap', 'PPD', 'GrabCut', '
 import difflib
 import inspect
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
@@ -218,7 +219,7 @@ def load_localizer(
     kind, colon, source = str(name).partition(":")
     if kind in LOCALIZERS:
         return _make(LOCALIZERS[kind], kind, source, options)
-    if Path(name).is_dir():
+    if os.path.isdir(name):
         return _call(_load_run, str(name), [Path(name)], options)
     near = difflib.get_close_matches(str(name), localizer_names(), 3, .4)
     hint = f"; nearest: {', '.join(near)}" if near else ""

@@ -8,13 +8,15 @@ __all__ = ['trimap', 'ppd_mask', 'GrabCutParams', 'Preset', 'preset_names', 'pre
 
 # %% ../nbs/13_masks.ipynb #masks-003
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import cv2
 import numpy as np
 
 from .attention import SOURCES
+from .files import Settings, check_min
 from .grabcut import KERNELS, PreparedPicture, grabcut
+from .localization import one_line
 
 # %% ../nbs/13_masks.ipynb #masks-005
 def _upsample(attention, size):
@@ -63,7 +65,7 @@ def ppd_mask(
 
 # %% ../nbs/13_masks.ipynb #masks-014
 @dataclass(frozen=True)
-class GrabCutParams:
+class GrabCutParams(Settings):
     "Double threshold and GrabCut settings (paper, Sec. 3.2)"
     delta0:float=0.02      # below this: certain background, [0, 1]
     delta1:float=0.75      # at or above this: certain foreground, [delta0, 1]
@@ -72,10 +74,11 @@ class GrabCutParams:
     seed:int=0             # of the k-means that starts the GMMs, the same for every picture
     kernel:str="grid"      # "grid" or "cv2", see `grabcut`
 
-    def __post_init__(self):
+    def validate(self):
         _check_thresholds(self.delta0, self.delta1, self.split)
-        if self.iterations < 1 or int(self.iterations) != self.iterations:
-            raise ValueError(f"iterations must be at least 1 and a whole number, got {self.iterations}")
+        check_min(self, iterations=1)
+        if not -2**31 <= self.seed < 2**31:
+            raise ValueError(f"seed must be a whole number of 32 bits, got {self.seed}")
         if self.kernel not in KERNELS:
             raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {self.kernel!r}")
 
@@ -83,8 +86,15 @@ class GrabCutParams:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text:str):
-        return cls(**json.loads(text))
+    def from_json(cls, text:str): # raises ValueError on anything but what `to_json` writes
+        try:
+            values = json.loads(text)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+        names = [field.name for field in fields(cls)]
+        if not isinstance(values, dict) or not set(values) <= set(names):
+            raise ValueError(f"expected a JSON object of {', '.join(names)}, got {one_line(text)[:80]}")
+        return cls(**values)
 
     @staticmethod
     def preset(name:str): # as in `preset_names`

@@ -21,7 +21,7 @@ from torch import nn
 from .backbone import TINY_FILE, find_state, fit_weights, hash_weights, load_backbone, read_content, read_weights
 from .boxes import map_boxes
 from .data import get_protocol, open_picture
-from .files import replace_whole
+from .files import read_json, replace_whole
 from .geg import GEG
 from .lfdm import LFDM, LinearHead
 from .localization import Classes, Localization
@@ -207,7 +207,7 @@ class LocLoc(nn.Module):
     def load(cls, folder):
         "Raises FileNotFoundError, or ValueError that names the file that is wrong"
         path, weights = Path(folder)/CONFIG, Path(folder)/WEIGHTS
-        config = _read(path, lambda path: json.loads(path.read_text(encoding="utf-8")), ValueError, RecursionError)
+        config = _read(path, read_json)
         state = _read(weights, load_file, SafetensorError)
         try:
             known = config["backbone"]

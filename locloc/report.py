@@ -86,17 +86,15 @@ class Report:
         return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
 
     def to_csv(self)->str: # one line a figure
-        text = io.StringIO()
-        lines = csv.writer(text, lineterminator="\n")
         about = "table", "protocol", "method"
-        lines.writerow((*about, "figure", "percent", "low", "high", "threshold", "origin", "n"))
+        lines = [(*about, "figure", "percent", "low", "high", "threshold", "origin", "n")]
         for row in self.rows:
             for name, value in row.items():
                 if isinstance(value, float):
                     interval = row.get("intervals", {}).get(name, ("", ""))
                     origin = row.get("threshold", ""), row.get("origin", "")
-                    lines.writerow((*(row[k] for k in about), name, value, *interval, *origin, row["n"]))
-        return text.getvalue()
+                    lines.append((*(row[k] for k in about), name, value, *interval, *origin, row["n"]))
+        return _csv_text(lines)
 
     def to_markdown(self)->str:
         facts = [(name, text) for name, text in self.header.items() if name != "title"]
@@ -121,6 +119,14 @@ class Report:
         for name, figure in self.figures.items():
             file = Path(folder)/f"{name}.png"
             replace_whole(file, lambda aside, figure=figure: figure.savefig(aside, format="png", dpi=110))
+
+def _csv_text(rows):
+    "Lines that end with a line feed; asked for only that one, `csv` would not quote a carriage return"
+    lines = []
+    for row in rows:
+        csv.writer(line := io.StringIO()).writerow(row)
+        lines.append(line.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines)
 
 def _write_text(file, text):
     "UTF-8; what is none, such as the name of a file, is escaped as JSON does"
@@ -261,7 +267,7 @@ def label_files(
     images, # names of pictures, `/` between folders
 )->list:    # paths of YOLO's text files in their folder; raises ValueError where two pictures would share one
     "A picture's labels have its name"
-    files = {}
+    files = {PurePosixPath("classes.txt"): "the list of classes"}
     for image in images:
         file = PurePosixPath(image).with_suffix(".txt")
         if file.is_absolute() or ".." in file.parts:
@@ -269,7 +275,7 @@ def label_files(
         if file in files:
             raise ValueError(f"{files[file]} and {image} would share {file}: rename one, or take another format")
         files[file] = image
-    return [*files]
+    return [*files][1:]
 
 def _write_yolo(folder, predictions, classes):
     files = label_files(one.image for one in predictions)
@@ -285,14 +291,12 @@ def _write_yolo(folder, predictions, classes):
     replace_whole(folder, write)
 
 def _write_csv(path, predictions, classes):
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(("image", "class", "score", "width", "height", "x0", "y0", "x1", "y1"))
+    lines = [("image", "class", "score", "width", "height", "x0", "y0", "x1", "y1")]
     for one in predictions:
         h, w = one.size
         for box in one.found.boxes.tolist() or [("",)*4]:
-            lines.writerow((one.image, one.class_name, one.score, w, h, *box))
-    replace_whole(path, partial(_write_text, text=text.getvalue()))
+            lines.append((one.image, one.class_name, one.score, w, h, *box))
+    replace_whole(path, partial(_write_text, text=_csv_text(lines)))
 
 FORMATS = {"coco": _write_coco, "yolo": _write_yolo, "csv": _write_csv}
 

@@ -38,7 +38,7 @@ from . import __version__
 from .attention import load_attention
 from .boxes import map_boxes, scale_boxes
 from .data import Geometry, PictureError, Sample, Samples
-from .files import LEFTOVER, differences, replace_whole
+from .files import LEFTOVER, differences, read_json, replace_whole
 from .localization import one_line
 from .masks import GrabCutParams, grabcut_mask, resize_mask, source_preset
 
@@ -74,14 +74,12 @@ def _put_first(aside, file):
 def _read_manifest(file):
     if not file.is_file():
         raise ValueError(f"{file.parent} is no mask store: it has no manifest.json; make_masks makes one")
-    try:
-        if file.stat().st_size > 1 << 30:
-            raise ValueError("more than 1 GiB")
-        manifest = json.loads(file.read_text())
-        if not (isinstance(manifest, dict) and isinstance(manifest.get("damaged", {}), dict)):
-            raise ValueError("not the manifest of a store")
-    except (ValueError, RecursionError) as wrong:
-        raise ValueError(f"{file} is damaged ({wrong}): delete it with its folder, or restore it") from None
+    mend = ": delete it with its folder, or restore it"
+    manifest = read_json(file, mend)
+    damaged, size = manifest.get("damaged", {}), manifest.get("size", [1, 1])
+    if not (isinstance(damaged, dict) and all(isinstance(why, str) for why in damaged.values())
+            and isinstance(size, list) and len(size) == 2):
+        raise ValueError(f"{file} is damaged (it does not describe masks){mend}")
     return manifest
 
 def _write_json(file, value, **how):
@@ -120,7 +118,7 @@ def _read_png(file):
         with Image.open(file, formats=["PNG"]) as picture:
             mask = np.asarray(picture)
     except Exception as wrong: # decoders raise anything
-        raise ValueError(f"{file} is damaged ({wrong}): delete it and {_AGAIN}") from None
+        raise ValueError(f"{file} is damaged ({one_line(str(wrong))}): delete it and {_AGAIN}") from None
     if mask.dtype != bool:
         raise ValueError(f"{file} is no 1-bit mask but {mask.shape} {mask.dtype}: delete it and {_AGAIN}")
     return mask

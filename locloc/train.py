@@ -36,7 +36,7 @@ from tqdm.auto import tqdm
 from .augment import TrainTransform, background_patch
 from .backbone import load_backbone, read_content
 from .data import load_dataset
-from .files import Settings, check_folder, check_min, differences, parsing, replace_whole
+from .files import Settings, check_folder, check_min, differences, parsing, read_json, replace_whole
 from .geg import GEG, geg_loss
 from .lfdm import LFDM, LinearHead
 from .localization import one_line
@@ -85,7 +85,7 @@ class TrainConfig(Settings):
         try:
             create_optimizer_v2(nn.Linear(1, 1), opt=self.optimizer, lr=self.lr)
         except Exception as error: # whatever an optimizer that is not installed raises
-            raise ValueError(f"optimizer {self.optimizer!r}: {error}") from None
+            raise ValueError(f"optimizer {self.optimizer!r}: {one_line(str(error))}") from None
         self.transform() # raises ValueError on what it can't do
 
     def transform(self): # TrainTransform of the training pictures
@@ -124,6 +124,11 @@ class LFDMConfig(TrainConfig):
     randaugment:str|None=None # timm's RandAugment string, after the background patch
     color_jitter:float=0.     # strength of brightness, contrast and saturation jitter
     localizer:Path|None=None  # run or model whose GEG the finished model holds as well
+
+    def validate(self):
+        super().validate()
+        if self.layer_decay is not None and not 0 < self.layer_decay < math.inf:
+            raise ValueError(f"layer_decay must be more than 0, got {self.layer_decay}")
 
     def transform(self):
         return TrainTransform(self.resize, self.crop, randaugment=self.randaugment, color_jitter=self.color_jitter)
@@ -311,7 +316,7 @@ def open_run(
     wanted = json.loads(json.dumps(asdict(config), default=str))
     if left_out:
         wanted["left_out"] = list(left_out)
-    found = json.loads(path.read_text()) if path.exists() else wanted
+    found = read_json(path) if path.exists() else wanted
     places = _PLACES if {config.data, found.get("data")} & {*SCENE_SETS} else (*_PLACES, "data")
     other = differences(found, wanted, but=_MAY_DIFFER, places=places)
     if other:

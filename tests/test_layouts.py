@@ -119,6 +119,8 @@ BROKEN += [(CUB, f"{name}.txt", text, why) for name, text, why in (
     ("sizes", "2 50 40\n", "sizes.txt: does not name every picture"),
 )]
 BROKEN += [(CSV, "index.csv", CSV["index.csv"].replace("50,", "5000000000,"), f"index.csv, line 2: {BAD_SIZE}")]
+BROKEN += [(CSV, "index.csv", CSV["index.csv"].replace(old, "x"*4097), f"index.csv{where}: the {what} 'xxx")
+           for old, where, what in (("a.jpg", ", line 2", "path"), ("cat", "", "class"))]
 BROKEN += [(WSOL, f"test/{name}.txt", text, why) for name, text, why in (
     ("image_ids", "a/1.jpg\na/1.jpg\n", "image_ids.txt, line 2: a/1.jpg is there twice"),
     ("class_labels", "a/1.jpg,0\nb/2.jpg,1\na/1.jpg,1\n", "class_labels.txt, line 3: picture a/1.jpg is there twice"),
@@ -135,7 +137,11 @@ BROKEN += [(WSOL, f"test/{name}.txt", text, why) for name, text, why in (
      "localization.txt, line 1: picture c/1.jpg is not in the list of pictures"),
     ("localization", None, "localization.txt: no such file"),
 )]
-BROKEN += [(VOC, "ImageSets/Main/test.txt", "one\none\n", "test.txt, line 2: picture one is there twice")]
+BROKEN += [(VOC, "ImageSets/Main/test.txt", text, f"test.txt, line 2: picture {why}") for text, why in (
+    ("one\none\n", "one is there twice"),
+    ("one\n./one\n", "one is there twice"),
+    ("one\n.one\n", ".one can't lie in JPEGImages"),
+)]
 BROKEN += [(VOC, "Annotations/one.xml", text, why) for text, why in (
     (XML.format(x1=56), "one.xml, line 3: the box 0, 0, 56, 40"),
     ("<annotation>\n<size>", "one.xml, line 2: not XML"),

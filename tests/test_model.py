@@ -226,7 +226,7 @@ def test_a_damaged_config_is_named(tmp_path, model, change):
 
 
 @pytest.mark.parametrize("change, told", [
-    (lambda content: b"[]", "config.json does not describe"),
+    (lambda content: b"[]", "config.json is damaged (it holds no JSON object)"),
     (lambda content: content.replace(b'"geg"', b'"gig"'), "config.json does not describe"),
     (lambda content: content.replace(b'"gull"', b'"gull", "auk"'), "4 class names"),
     (lambda content: content.replace(b'"width": 8', b'"width": 9'), "model.safetensors: "),
