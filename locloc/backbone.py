@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ALIASES', 'TINY_FILE', 'TINY_VIT', 'LiteStem', 'read_content', 'find_state', 'read_weights', 'fit_weights',
            'rename_keys', 'encode', 'encode_with_attention', 'Features', 'hash_weights', 'FrozenViT', 'load_backbone',
-           'load_classifier']
+           'load_classifier', 'FrozenCNN', 'load_cnn']
 
 # %% ../nbs/10_backbone.ipynb #backbone-003
 import argparse
@@ -447,26 +447,11 @@ def hash_weights(
         digest.update(key.encode() + content.tobytes())
     return digest.hexdigest()[:16]
 
-class FrozenViT(nn.Module):
-    "A frozen ViT that is looked at and never trained; `load_backbone` makes it"
-    def __init__(self,
-        model, # timm's VisionTransformer or Eva; frozen in place
-        name, # as it was asked for, for messages and records
-        timm_kwargs=None # with which `load_backbone` rebuilds it
-    ):
+class _Frozen(nn.Module):
+    "A frozen network that is looked at and never trained"
+    def __init__(self, model, name, timm_kwargs):
         super().__init__()
-        if not isinstance(model, (VisionTransformer, Eva)) or model.cls_token is None:
-            raise ValueError(f"{name}: wanted a plain ViT with a CLS token (timm's VisionTransformer or Eva), "
-                             f"got {type(model).__name__}")
-        attn = getattr(model.blocks[0], "attn", None)
-        kind = type(attn).__name__
-        if kind not in ("Attention", "AttentionRope", "EvaAttention") or getattr(attn, "num_kv_groups", 1) > 1:
-            raise ValueError(f"{name}: its attention ({kind}) is not one whose CLS row can be read")
         self.model, self.name, self.timm_kwargs = model, name, dict(timm_kwargs or {})
-        self.embed_dim, self.depth, self.num_heads = model.embed_dim, len(model.blocks), attn.num_heads
-        self.num_prefix_tokens, self.patch_size = model.num_prefix_tokens, model.patch_embed.patch_size[0]
-        self.image_size = tuple(model.patch_embed.img_size) # (H, W) it was made for; others work too
-        self.classes = imagenet_classes() if isinstance(model.patch_embed, LiteStem) else None # None: no classifier
         cfg = getattr(model, "pretrained_cfg", {})
         self.mean = tuple(cfg.get("mean", timm.data.IMAGENET_DEFAULT_MEAN))
         self.std = tuple(cfg.get("std", timm.data.IMAGENET_DEFAULT_STD))
@@ -481,20 +466,47 @@ class FrozenViT(nn.Module):
         "As `hash_weights`; computed when first asked for"
         return hash_weights(self.model.state_dict())
 
+    def normalize(self, pictures):
+        "(B, H, W, 3) uint8 RGB, numpy or torch -> (B, 3, H, W) float32 on the model's device"
+        x = torch.as_tensor(pictures)
+        if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[-1] != 3:
+            raise ValueError(f"wanted pictures (B, H, W, 3) uint8, got {tuple(x.shape)} {x.dtype}")
+        x = x.to(next(self.model.parameters()).device).permute(0, 3, 1, 2).float() / 255
+        return (x - x.new_tensor(self.mean)[:, None, None]) / x.new_tensor(self.std)[:, None, None]
+
+    @torch.inference_mode()
+    def look(self,
+        pictures # (B, H, W, 3) uint8 RGB
+    ): # as `forward`
+        "One pass over pictures as they are; inside `sharing()` it serves all who ask about the same ones"
+        return shared(("features", self.weights_hash), pictures, lambda given: self(self.normalize(given)))
+
+class FrozenViT(_Frozen):
+    "A frozen ViT; `load_backbone` makes it"
+    def __init__(self,
+        model, # timm's VisionTransformer or Eva; frozen in place
+        name, # as it was asked for, for messages and records
+        timm_kwargs=None # with which `load_backbone` rebuilds it
+    ):
+        if not isinstance(model, (VisionTransformer, Eva)) or model.cls_token is None:
+            raise ValueError(f"{name}: wanted a plain ViT with a CLS token (timm's VisionTransformer or Eva), "
+                             f"got {type(model).__name__}")
+        attn = getattr(model.blocks[0], "attn", None)
+        kind = type(attn).__name__
+        if kind not in ("Attention", "AttentionRope", "EvaAttention") or getattr(attn, "num_kv_groups", 1) > 1:
+            raise ValueError(f"{name}: its attention ({kind}) is not one whose CLS row can be read")
+        super().__init__(model, name, timm_kwargs)
+        self.embed_dim, self.depth, self.num_heads = model.embed_dim, len(model.blocks), attn.num_heads
+        self.num_prefix_tokens, self.patch_size = model.num_prefix_tokens, model.patch_embed.patch_size[0]
+        self.image_size = tuple(model.patch_embed.img_size) # (H, W) it was made for; others work too
+        self.classes = imagenet_classes() if isinstance(model.patch_embed, LiteStem) else None # None: no classifier
+
     def grid(self, H, W):
         "Token grid (h, w) of a picture of H × W pixels; `ValueError` if the patch does not divide them"
         P = self.patch_size
         if H % P or W % P or not H or not W:
             raise ValueError(f"{self.name}: height and width must be multiples of its patch size {P}, got {H}×{W}")
         return H // P, W // P
-
-    def normalize(self, pictures):
-        "(B, H, W, 3) uint8 RGB, numpy or torch -> (B, 3, H, W) float32 on the model's device"
-        x = torch.as_tensor(pictures)
-        if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[-1] != 3:
-            raise ValueError(f"wanted pictures (B, H, W, 3) uint8, got {tuple(x.shape)} {x.dtype}")
-        x = x.to(self.model.cls_token.device).permute(0, 3, 1, 2).float() / 255
-        return (x - x.new_tensor(self.mean)[:, None, None]) / x.new_tensor(self.std)[:, None, None]
 
     def embed(self, images):
         "(B, 3, H, W) float normalised -> (B, prefix+N, D): tokens before the first block"
@@ -533,13 +545,6 @@ class FrozenViT(nn.Module):
             tokens = self.model.norm(tokens)
         patches = tokens[:, self.num_prefix_tokens:].transpose(1, 2).unflatten(2, grid) # (B, N, D) -> (B, D, h, w)
         return Features(embedding, patches, cls_attention, logits)
-
-    @torch.inference_mode()
-    def look(self,
-        pictures # (B, H, W, 3) uint8 RGB
-    ): # `Features`
-        "One pass over pictures as they are; inside `sharing()` it serves all who ask about the same ones"
-        return shared(("features", self.weights_hash), pictures, lambda given: self(self.normalize(given)))
 
 # %% ../nbs/10_backbone.ipynb #backbone-037
 def _timm_name(name):
@@ -625,3 +630,39 @@ def load_classifier(
     if not model.num_classes:
         raise ValueError(f"{name} has no classes, so it is no classifier")
     return model.eval().requires_grad_(False)
+
+# %% ../nbs/10_backbone.ipynb #101653c0
+class FrozenCNN(_Frozen):
+    "A frozen CNN and its features: the maps of strides 16 and 32, joined on the finer grid; `load_cnn` makes it"
+    def __init__(self,
+        model, # timm's, with a classifier; frozen in place
+        name, # as it was asked for, for messages and records
+        timm_kwargs=None # with which `load_cnn` rebuilds it
+    ):
+        strides = {one["reduction"]: one["num_chs"] for one in getattr(model, "feature_info", ())}
+        if not (hasattr(model, "forward_intermediates") and {16, 32} <= set(strides)):
+            raise ValueError(f"{name}: wanted a CNN with maps of strides 16 and 32, got {type(model).__name__}")
+        super().__init__(model, name, timm_kwargs)
+        self.channels = strides[16] + strides[32] # D
+
+    def grid(self, H, W):
+        "Grid (h, w) of the features of a picture of H × W pixels; `ValueError` if these are no multiples of 32"
+        if H % 32 or W % 32 or not H or not W:
+            raise ValueError(f"{self.name}: height and width must be multiples of 32, got {H}×{W}")
+        return H // 16, W // 16
+
+    def forward(self, images):
+        "(B, 3, H, W) float normalised -> (B, D, H/16, W/16)"
+        self.grid(*images.shape[-2:])
+        images = images.contiguous(memory_format=torch.channels_last)
+        fine, coarse = self.model.forward_intermediates(images, indices=2, intermediates_only=True)
+        coarse = F.interpolate(coarse, fine.shape[-2:], mode="bilinear", align_corners=False)
+        return torch.cat([fine, coarse], 1)
+
+def load_cnn(
+    name:str, # as for `load_classifier`
+    weights:str|Path|bool|None=None, # weights file; None: from the package or the hub; False: random
+    **timm_kwargs
+) -> FrozenCNN: # raises FileNotFoundError where weights can't be had, ValueError where they don't fit
+    "A frozen CNN by name"
+    return FrozenCNN(load_classifier(name, weights, **timm_kwargs), name, timm_kwargs)
