@@ -111,7 +111,7 @@ def check_folder(
         raise ValueError(f"{there} is a file, not a folder")
     tempfile.TemporaryFile(dir=there).close()
 
-# %% ../nbs/02_files.ipynb #8f66b689
+# %% ../nbs/02_files.ipynb #f97b1999
 _KINDS = { # of a field -> of its values, and what a message calls them
     int: (Integral, "a whole number"), float: (Real, "a number"), bool: (bool, "True or False"), str: (str, "text"),
     Path: (Path, "a Path"), NoneType: (NoneType, "None"),
@@ -181,7 +181,7 @@ def check_min(
         if value is not None and not smallest <= value < math.inf:
             raise ValueError(f"{name} must be {smallest} or more, got {value}")
 
-# %% ../nbs/02_files.ipynb #73015002
+# %% ../nbs/02_files.ipynb #feae49e9
 def read_json(
     path,    # pathlib.Path
     mend="", # what to do about a damaged one, for the message

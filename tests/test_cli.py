@@ -102,7 +102,7 @@ def test_mistakes_are_one_clear_line(line, told, tmp_path, capsys, monkeypatch):
     ("grabcut:lowlevel,delta0=.9", "need 0 <= delta0 <= delta1 <= 1"),
     ("grabcut:lowlevel,layers=1", "lowlevel has no weights, layers, heads or architecture to choose"),
     ("centred,sahre=.5", "centred: got an unexpected keyword argument 'sahre'"),
-    ("grabcut:lowlevel,delta0=a", "'<=' not supported"),
+    ("grabcut:lowlevel,delta0=a", "delta0 must be a number, got 'a'"),
     ("grabcut:lowlevel,iterations=1.5", "iterations must be a whole number, got 1.5"),
     ("ppd:lowlevel,ppd=2", "need 0 <= delta0 <= delta1 <= 1"),
 ])
