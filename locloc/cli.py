@@ -23,6 +23,7 @@ import time
 import warnings
 import webbrowser
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -128,7 +129,8 @@ class Masks(Settings):
     def _check_store(self, dataset, workers):
         from locloc.stores import check_masks
         problems = check_masks(dataset, self.out, workers)
-        print(*problems, f"{self.out}: masks of {len(dataset)} pictures, {len(problems) or 'no'} problems", sep="\n")
+        print(*map(one_line, problems),
+              f"{self.out}: masks of {len(dataset)} pictures, {len(problems) or 'no'} problems", sep="\n")
         if problems:
             raise SystemExit(1)
 
@@ -205,20 +207,22 @@ def _write_page(folder, code, token):
     kernel = dict(name="python3", display_name="python3", language="python")
     notebook = dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)
     (folder/"locloc.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
-    (folder/"voila.json").write_text(json.dumps(dict(Voila=dict(token=token))), encoding="utf-8")
+    settings = dict(
+        Voila=dict(token=token, tornado_settings=dict(allow_remote_access=False)),
+        VoilaConfiguration=dict(file_allowlist=[], allow_template_override="NO", allow_theme_override="NO"))
+    (folder/"voila.json").write_text(json.dumps(settings), encoding="utf-8")
 
 # %% ../nbs/44_cli.ipynb #cli-014
 def _serve(code, options):
     "Voila on a page of this code until it ends or Ctrl-C comes"
     port, token = _free_port(options.port), secrets.token_urlsafe(16)
     address = f"http://localhost:{port}/?token={token}"
-    with tempfile.TemporaryDirectory(prefix="locloc-tune-") as folder:
+    with _endings_interrupt(), tempfile.TemporaryDirectory(prefix="locloc-tune-") as folder:
         _write_page(Path(folder), code, token)
         settings = [f"--port={port}", "--Voila.ip=localhost", "--Voila.port_retries=0", f"--theme={options.theme}",
                     "--show_tracebacks=True", "--Voila.log_level=WARN"]
         command = [sys.executable, "-m", "voila", "locloc.ipynb", "--no-browser", *settings]
         voila = subprocess.Popen(command, cwd=folder, start_new_session=True)
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             _wait_for(voila, port)
             print(f"{address}\nCtrl-C ends it; settings are saved in {os.getcwd()}", flush=True)
@@ -230,7 +234,20 @@ def _serve(code, options):
             print("\nstopped", flush=True)
         finally:
             _end(voila)
-            signal.signal(signal.SIGTERM, before)
+
+@contextmanager
+def _endings_interrupt():
+    "Inside, what ends a process from outside, unless it is ignored, comes as Ctrl-C does"
+    endings = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")] # Windows has no SIGHUP
+    before = {ending: signal.getsignal(ending) for ending in endings if ending}
+    heard = [ending for ending, how in before.items() if how != signal.SIG_IGN] # nohup ignores
+    for ending in heard:
+        signal.signal(ending, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for ending in heard:
+            signal.signal(ending, before[ending])
 
 def _wait_for(voila, port, patience=60):
     for _ in range(patience * 10):
@@ -354,7 +371,7 @@ class _Check(Settings):
         number = sum(map(len, problems.values()))
         pictures = f"{count:,} picture{'s'*(count != 1)}"
         wrong = f"{f'{number:,}' if number else 'no'} problem{'s'*(number != 1)}"
-        print(*problem_lines(problems), f"{self.path}: {pictures}, {wrong}", sep="\n")
+        print(*map(one_line, problem_lines(problems)), f"{self.path}: {pictures}, {wrong}", sep="\n")
         if problems:
             raise SystemExit(1)
 
@@ -541,7 +558,7 @@ class Info(Settings):
     def run(self):
         rows = _describe(self.folder) if self.folder else _installed()
         for key, value in rows.items():
-            print(f"{key:<16}{value}")
+            print(one_line(f"{key:<16}{value}"))
 
 def _installed():
     import locloc

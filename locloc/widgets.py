@@ -366,6 +366,7 @@ class ThresholdTuner(widgets.VBox):
         **options # weights, layers, heads, timm's, as for `load_attention`
     ):
         self.bench = pictures if isinstance(pictures, Workbench) else Workbench(pictures, backbone, size, **options)
+        self.folder = None # in which alone files that are typed may lie; None: anywhere
         first = workbench.first_setting(self.bench)
         setting = replace(first, params=params or first.params, ppd=first.ppd if ppd is None else ppd)
         self.status, self.panels = Status(), PanelGrid()
@@ -386,11 +387,16 @@ class ThresholdTuner(widgets.VBox):
         def button(word, action):
             def press(_):
                 with self.status.guarded():
-                    action(name.value)
+                    action(self._typed(name.value))
             made = _button(word, f"{word} δ0, δ1, split and rounds", word)
             made.on_click(press)
             return made
         return widgets.HBox([name, button("save", self.save), button("load", self.load)])
+
+    def _typed(self, name):
+        if self.folder and not Path(name).resolve().is_relative_to(Path(self.folder).resolve()):
+            raise ValueError(f"{name} is not in {self.folder}: this page saves and loads nothing elsewhere")
+        return name
 
     @property
     def setting(self):
@@ -869,6 +875,7 @@ def tuning_page(
 )->widgets.Tab:
     "Tuner and sweep as two tabs of one page"
     tuner = ThresholdTuner(pictures, **options)
+    tuner.folder = Path.cwd()
     for image in tuner.panels.images.values():
         image.layout.height = "clamp(180px, 25vh, 480px)" # nothing else is on the page
     return widgets.Tab([tuner, SweepPanel(tuner)], titles=["Tuner", "Sweep"])
