@@ -10,6 +10,7 @@ __all__ = ['PICTURE_SUFFIXES', 'CHOICES', 'PROTOCOLS', 'PictureError', 'open_pic
 import io
 import os
 import re
+import stat
 import unicodedata
 import warnings
 from collections import Counter
@@ -176,19 +177,25 @@ def _bare_png(data):
         at = end
     return _Bare(b"".join(kept), exif)
 
+_STARTS = {b"\xff\xd8\xff": _bare_jpeg, b"\x89PNG\r\n\x1a\n": _bare_png}
+
 def _bare(path):
-    "None: the file is neither JPEG nor PNG"
-    data = path.read_bytes()
-    if data.startswith(b"\xff\xd8\xff"):
-        return _bare_jpeg(data)
-    return _bare_png(data) if data.startswith(b"\x89PNG\r\n\x1a\n") else None
+    "None: the file is neither JPEG nor PNG, or too large to be read twice"
+    with open(path, "rb") as file:
+        start = file.read(8)
+        reader = next((reader for begins, reader in _STARTS.items() if start.startswith(begins)), None)
+        if reader and os.fstat(file.fileno()).st_size <= 1 << 30:
+            return reader(start + file.read())
 
 def _read_picture(path, use):
     "`use(picture)` of the picture in a file, whatever remarks stand beside its pixels"
-    if path.is_fifo():
-        raise ValueError("a pipe, expected a file")
+    kind = path.stat().st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise ValueError("a pipe or a device, expected a file")
     try:
         with Image.open(path) as picture:
+            if picture.format in ("EPS", "IPTC"):
+                raise ValueError(f"{picture.format}, which other programs would have to open: convert it to PNG")
             return use(picture)
     except (FileNotFoundError, IsADirectoryError):
         raise
