@@ -75,17 +75,22 @@ def _read_manifest(file):
     if not file.is_file():
         raise ValueError(f"{file.parent} is no mask store: it has no manifest.json; make_masks makes one")
     try:
-        return json.loads(file.read_text())
-    except ValueError as wrong:
+        if file.stat().st_size > 1 << 30:
+            raise ValueError("more than 1 GiB")
+        manifest = json.loads(file.read_text())
+        if not (isinstance(manifest, dict) and isinstance(manifest.get("damaged", {}), dict)):
+            raise ValueError("not the manifest of a store")
+    except (ValueError, RecursionError) as wrong:
         raise ValueError(f"{file} is damaged ({wrong}): delete it with its folder, or restore it") from None
+    return manifest
 
 def _write_json(file, value, **how):
     content = (json.dumps(value, indent=1) + "\n").encode()
     replace_whole(file, lambda aside: aside.write_bytes(content), **how)
 
 def _files(folder):
-    "Iterator over the names of all files below a folder, `/` between; one walk, no look at a file"
-    for parent, _, names in os.walk(folder, followlinks=True):
+    "Iterator over the names of all files below a folder, `/` between; no look at a file, no step through a link"
+    for parent, _, names in os.walk(folder):
         inside = Path(parent).relative_to(folder).as_posix()
         for name in names:
             yield name if inside == "." else f"{inside}/{name}"
@@ -109,11 +114,11 @@ def _read_png(file):
     if not file.is_file():
         raise ValueError(f"{file} is missing: {_AGAIN}")
     try:
-        with Image.open(file) as whole:
+        with Image.open(file, formats=["PNG"]) as whole:
             whole.verify()
-        with Image.open(file) as picture:
+        with Image.open(file, formats=["PNG"]) as picture:
             mask = np.asarray(picture)
-    except (OSError, SyntaxError) as wrong:
+    except Exception as wrong: # decoders raise anything
         raise ValueError(f"{file} is damaged ({wrong}): delete it and {_AGAIN}") from None
     if mask.dtype != bool:
         raise ValueError(f"{file} is no 1-bit mask but {mask.shape} {mask.dtype}: delete it and {_AGAIN}")
@@ -183,8 +188,10 @@ class MaskStore:
         id,   # of the picture
         mask, # (H, W) bool
     ):
-        png = _as_png(mask)
-        replace_whole(self.folder/_mask_name(id), lambda aside: aside.write_bytes(png))
+        png, file = _as_png(mask), self.folder/_mask_name(id)
+        if not file.parent.resolve().is_relative_to(self.folder.resolve()):
+            raise ValueError(f"{file.parent} is a link out of the store, where nothing is written: put a folder there")
+        replace_whole(file, lambda aside: aside.write_bytes(png))
 
     def read(self,
         id, # of the picture
