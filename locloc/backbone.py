@@ -533,8 +533,13 @@ def _timm_name(name):
     hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
     raise ValueError(f"no network called {name!r}{hint}")
 
+def _check_options(name, timm_kwargs): # those of a saved model may come from anywhere
+    if "checkpoint_path" in timm_kwargs:
+        raise ValueError(f"{name}: a file of weights is given as weights=, timm does not read it as safely")
+
 def _build(name, timm_kwargs):
     "The architecture behind a name, random weights"
+    _check_options(name, timm_kwargs)
     options = dict(num_classes=0, dynamic_img_size=True) | timm_kwargs
     if name == "locloc-tiny":
         model = VisionTransformer(**TINY_VIT | options)
@@ -587,6 +592,7 @@ def load_classifier(
     if name == "efficientnet_lite0" and weights in (None, False):
         return load_lite0(weights is None)
     timm_name = _timm_name(name)
+    _check_options(name, timm_kwargs)
     if weights is None:
         weights = _hub_file(name)
     try:

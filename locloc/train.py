@@ -34,7 +34,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 
 from .augment import TrainTransform, background_patch
-from .backbone import load_backbone
+from .backbone import load_backbone, read_content
 from .data import load_dataset
 from .files import Settings, check_folder, check_min, differences, parsing, replace_whole
 from .geg import GEG, geg_loss
@@ -347,7 +347,7 @@ def load_checkpoint(run, head, optimizer) -> int: # the step to go on from; 0 wi
         return 0
     newest = folders[-1]
     head.load_state_dict(load_file(newest/"head.safetensors"))
-    optimizer.load_state_dict(torch.load(newest/"optimizer.pt", weights_only=True))
+    optimizer.load_state_dict(read_content(newest/"optimizer.pt"))
     return int(newest.name.removeprefix("step_"))
 
 # %% ../nbs/24_train.ipynb #train-024
