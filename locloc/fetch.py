@@ -9,6 +9,7 @@ __all__ = ['ARCHIVES', 'Archive', 'download', 'unpack', 'get_dataset', 'check_da
 import errno
 import hashlib
 import os
+import shutil
 import tarfile
 import urllib.error
 import urllib.request
@@ -109,6 +110,16 @@ def _safe(member):
         raise ValueError(f"{member.name} leads out of the folder")
     return member
 
+def _members(archive, room): # room: bytes
+    "All that is in an archive; raises ValueError at the first member that is not safe or for which there is no room"
+    members = []
+    for member in archive:
+        members.append(_safe(member))
+        room -= member.size
+        if room < 0:
+            raise ValueError("what it holds needs more room than there is on the disk")
+    return members
+
 def unpack(
     path, # tar archive, compressed or not
     folder, # pathlib.Path to unpack into
@@ -122,7 +133,7 @@ def unpack(
         if wanted.is_dir() and any(wanted.iterdir()):
             raise FileExistsError(errno.EEXIST, "is there already", str(wanted))
         with tarfile.open(path) as archive:
-            archive.extractall(aside, [_safe(member) for member in archive], **plain_permissions)
+            archive.extractall(aside, _members(archive, shutil.disk_usage(folder).free), **plain_permissions)
         if not (aside/name).is_dir():
             raise ValueError(f"no folder {name} in it")
 
