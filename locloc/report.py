@@ -47,7 +47,7 @@ _TABLES = {
 def _cell(value):
     if isinstance(value, float):
         return f"{value:.1f}"
-    escaped = re.sub(r"(\\*)\|", r"\1\1\\|", one_line(str(value)))
+    escaped = re.sub(r"(\\*)([|<[])", r"\1\1\\\2", one_line(str(value)))
     return escaped or "–"
 
 def _padded_table(head, lines):
@@ -100,7 +100,7 @@ class Report:
 
     def to_markdown(self)->str:
         facts = [(name, text) for name, text in self.header.items() if name != "title"]
-        parts = [f"# {one_line(self.header['title'])}", _padded_table(("", ""), facts)]
+        parts = [f"# {_cell(self.header['title'])}", _padded_table(("", ""), facts)]
         for name, table in _TABLES.items():
             rows = [row | _interval(row) for row in self.rows if row["table"] == name]
             filled = [column for column in table.columns if any(row.get(column, "") != "" for row in rows)]
