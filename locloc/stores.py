@@ -87,8 +87,7 @@ def _write_json(file, value, **how):
     replace_whole(file, lambda aside: aside.write_bytes(content), **how)
 
 def _files(folder):
-    """Iterator over the names of all files below a folder, `/` between; one walk, no look at a file, and links to
-    folders are not followed, which could lead anywhere"""
+    "Iterator over the names of all files below a folder, `/` between; no look at a file, no step through a link"
     for parent, _, names in os.walk(folder):
         inside = Path(parent).relative_to(folder).as_posix()
         for name in names:

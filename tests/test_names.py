@@ -76,7 +76,7 @@ def test_figures_draw_names(name):
 def columns(line):
     "Cells of a line of a Markdown table, as GitHub reads it"
     cells = re.findall(r"((?:\\.|[^|\\])*)\|", line)[1:]
-    return [re.sub(r"\\([|\\])", r"\1", cell).strip() for cell in cells]
+    return [re.sub(r"\\([|\\<[])", r"\1", cell).strip() for cell in cells]
 
 
 @pytest.mark.parametrize("name", NAMES)
