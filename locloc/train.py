@@ -8,13 +8,13 @@ __all__ = ['TrainConfig', 'GEGConfig', 'LFDMConfig', 'TrainSet', 'GEGStage', 'LF
 
 # %% ../nbs/24_train.ipynb #train-003
 import argparse
+import io
 import json
 import math
 import os
-import shutil
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 import tyro
 from accelerate import Accelerator, DistributedDataParallelKwargs, skip_first_batches
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from torch import nn
@@ -36,7 +36,8 @@ from tqdm.auto import tqdm
 from .augment import TrainTransform, background_patch
 from .backbone import load_backbone
 from .data import load_dataset
-from .files import Settings, check_folder, check_min, differences, parsing, replace_whole
+from .faults import LOCK, faults_in_one_line, only_one
+from .files import Settings, check_folder, check_min, differences, parsing, remove_whole, replace_whole, sweep
 from .geg import GEG, geg_loss
 from .lfdm import LFDM, LinearHead
 from .localization import one_line
@@ -268,7 +269,7 @@ class CachedViews(Dataset):
 
     @classmethod
     @torch.no_grad()
-    def make(cls, folder, stage, loader, views, progress):
+    def make(cls, folder, stage, loader, views, progress, check=lambda: None): # check: called after every batch
         "One pass of the loader a view; where the folder is complete, it is only opened"
         folder, count = Path(folder), len(loader.dataset)
         if (folder/"cache.json").exists():
@@ -287,42 +288,62 @@ class CachedViews(Dataset):
                         values = tensor.numpy()
                         if name not in arrays:
                             shape = (views, count, *values.shape[1:])
-                            arrays[name] = np.lib.format.open_memmap(folder/f"{name}.npy", "w+", values.dtype, shape)
+                            arrays[name] = _make_array(folder/f"{name}.npy", values.dtype, shape)
                         arrays[name][view, rows] = values
+                    check()
                     bar.update(len(rows))
         for array in arrays.values():
             array.flush()
-        (folder/"cache.json").write_text(json.dumps({"count": count, "views": views}))
+        about = json.dumps({"count": count, "views": views})
+        replace_whole(folder/"cache.json", lambda aside: aside.write_text(about))
         return cls(folder, views)
+
+def _make_array(file, dtype, shape):
+    "A memory map whose room on the disk is taken"
+    array = np.lib.format.open_memmap(file, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):
+        with open(file, "r+b") as whole:
+            os.posix_fallocate(whole.fileno(), 0, array.offset + array.nbytes)
+    return array
 
 # %% ../nbs/24_train.ipynb #train-023
 _MAY_DIFFER = "out", "resume", "workers" # between the parts of one run
 _PLACES = "pictures", "masks", "weights", "localizer"
 
+@contextmanager
 def open_run(
     config:TrainConfig,
     left_out=(), # ids of pictures that are not trained on
-):
-    "Create or reopen the folder of a run; raises ValueError if it holds another one."
-    path = config.out/"config.json"
-    if not config.resume:
-        _start_over(config.out, path)
+): # yields a function that raises FileNotFoundError once the folder is gone; raises ValueError if it holds another run
+    "Create or reopen the folder of a run; no other training is inside"
+    there = {inside.name for inside in config.out.iterdir()} if config.out.is_dir() else set()
+    if not config.resume and there - {LOCK} and "config.json" not in there:
+        raise ValueError(f"{config.out} holds something else than a run: --no-resume would delete it. "
+            "Choose another --out")
     check_folder(config.out)
+    config.out.mkdir(parents=True, exist_ok=True)
+    with only_one(config.out) as check:
+        if not config.resume:
+            for name in sorted(there - {LOCK}, key="config.json".__eq__): # without it the rest would be a new run's
+                remove_whole(config.out/name)
+        _write_config(config, left_out)
+        sweep(config.out)
+        yield check
+
+def _write_config(config, left_out=()):
+    "Say what a folder's run is; raises ValueError if it holds another one"
+    path = config.out/"config.json"
     wanted = json.loads(json.dumps(asdict(config), default=str))
     if left_out:
         wanted["left_out"] = list(left_out)
-    found = json.loads(path.read_text()) if path.exists() else wanted
+    found = json.loads(path.read_text()) if path.exists() else {}
     places = _PLACES if {config.data, found.get("data")} & {*SCENE_SETS} else (*_PLACES, "data")
-    other = differences(found, wanted, but=_MAY_DIFFER, places=places)
+    other = differences(found or wanted, wanted, but=_MAY_DIFFER, places=places)
     if other:
         raise ValueError(f"{config.out} holds a run with other settings: {other}. "
             "Choose another --out, or pass --no-resume to start over.")
-    replace_whole(path, lambda aside: aside.write_text(json.dumps(wanted, indent=1)))
-
-def _start_over(folder, config):
-    if folder.is_dir() and any(folder.iterdir()) and not config.exists():
-        raise ValueError(f"{folder} holds something else than a run: --no-resume would delete it. Choose another --out")
-    shutil.rmtree(folder, ignore_errors=True)
+    if found != wanted:
+        replace_whole(path, lambda aside: aside.write_text(json.dumps(wanted, indent=1)))
 
 # %% ../nbs/24_train.ipynb #train-018
 def save_checkpoint(run, step, head, optimizer):
@@ -330,15 +351,17 @@ def save_checkpoint(run, step, head, optimizer):
     folder = Path(run)/"checkpoints"/f"step_{step:08d}"
     if folder.exists():
         return
+    torch.save(optimizer.state_dict(), state := io.BytesIO())
     def write(aside):
         aside.mkdir()
-        save_file({name: value.contiguous() for name, value in head.state_dict().items()}, aside/"head.safetensors")
-        torch.save(optimizer.state_dict(), aside/"optimizer.pt")
+        weights = {name: value.contiguous() for name, value in head.state_dict().items()}
+        (aside/"head.safetensors").write_bytes(save(weights))
+        (aside/"optimizer.pt").write_bytes(state.getbuffer())
     replace_whole(folder, write)
-    left_behind = folder.parent.glob(".*.tmp") # by a process that was killed while it wrote
-    for old in [*folder.parent.glob("step_*"), *left_behind]:
+    sweep(folder.parent)
+    for old in folder.parent.glob("step_*"):
         if old != folder:
-            shutil.rmtree(old)
+            remove_whole(old)
 
 def load_checkpoint(run, head, optimizer) -> int: # the step to go on from; 0 without a checkpoint
     "Restore the newest checkpoint of a run."
@@ -371,7 +394,7 @@ def _drop_lines_after(step, path):
     lines = path.read_text().splitlines() if path.exists() else []
     whole = [line for line in lines if line.endswith("}")]
     kept = [line for line in whole if json.loads(line)["step"] <= step]
-    path.write_text("".join(f"{line}\n" for line in kept))
+    replace_whole(path, lambda aside: aside.write_text("".join(f"{line}\n" for line in kept)))
 
 # %% ../nbs/24_train.ipynb #train-021
 @contextmanager
@@ -393,7 +416,7 @@ def _stop_between_steps():
             signal.signal(signal.SIGINT, before)
 
 # %% ../nbs/24_train.ipynb #train-028
-def _fit(accelerator, config, stage, loader, progress):
+def _fit(accelerator, config, stage, loader, progress, check): # check: called before every step is counted
     head, order = stage.head, loader.batch_sampler.sampler
     lr = _peak_lr(config, accelerator.num_processes)
     optimizer = _make_optimizer(config, lr, head)
@@ -416,6 +439,7 @@ def _fit(accelerator, config, stage, loader, progress):
             for batch in skip_first_batches(loader, done):
                 schedule.step_update(step)
                 figures = _take_step(accelerator, stage, optimizer, batch)
+                check()
                 step += 1
                 log(step, epoch, max(group["lr"] for group in optimizer.param_groups), figures)
                 if stop.asked:
@@ -512,36 +536,36 @@ def train(
     _check_number(config, dataset)
     finished = config.out/"model"
     if config.resume and finished.exists():
-        if accelerator.is_main_process:
-            open_run(config, left_out)
+        _write_config(config, left_out)
         return LocLoc.load(finished)
 
     backbone = load_backbone(config.backbone, weights=config.weights)
     backbone.grid(config.crop, config.crop)
     geg = _given_geg(config, backbone)
-    if accelerator.is_main_process:
-        open_run(config, left_out)
-        if left_out:
+    with open_run(config, left_out) if accelerator.is_main_process else nullcontext(lambda: None) as check:
+        if left_out and accelerator.is_main_process:
             print(f"{masks.folder}: damaged pictures without a mask are left out: {len(left_out)}, "
                 f"the first is {one_line(left_out[0])}", file=sys.stderr)
-    accelerator.wait_for_everyone()
-    torch.manual_seed(config.seed)
-    kind = GEGStage if isinstance(config, GEGConfig) else LFDMStage
-    stage = kind(backbone, config, len(dataset.classes))
-    stage.to(accelerator.device, memory_format=torch.channels_last)
-    data = TrainSet(dataset, config, masks)
-    if config.cached_views:
-        every = _loader(config, data, whole=True)
-        with accelerator.main_process_first():
-            data = CachedViews.make(config.out/"features", stage, every, config.cached_views, progress)
-    _fit(accelerator, config, stage, _loader(config, data), progress)
+        accelerator.wait_for_everyone()
+        torch.manual_seed(config.seed)
+        kind = GEGStage if isinstance(config, GEGConfig) else LFDMStage
+        stage = kind(backbone, config, len(dataset.classes))
+        stage.to(accelerator.device, memory_format=torch.channels_last)
+        data = TrainSet(dataset, config, masks)
+        if config.cached_views:
+            every = _loader(config, data, whole=True)
+            with accelerator.main_process_first():
+                data = CachedViews.make(config.out/"features", stage, every, config.cached_views, progress, check)
+        _fit(accelerator, config, stage, _loader(config, data), progress, check)
 
-    head = stage.head.eval().cpu()
-    heads = dict(geg=head) if isinstance(config, GEGConfig) else dict(geg=geg, lfdm=head)
-    model = LocLoc(backbone.cpu(), **heads, classes=dataset.classes)
-    if accelerator.is_main_process:
-        model.save(finished)
-        shutil.rmtree(config.out/"features", ignore_errors=True)
+        head = stage.head.eval().cpu()
+        heads = dict(geg=head) if isinstance(config, GEGConfig) else dict(geg=geg, lfdm=head)
+        model = LocLoc(backbone.cpu(), **heads, classes=dataset.classes)
+        if accelerator.is_main_process:
+            if config.cached_views:
+                remove_whole(config.out/"features") # room for the model
+            model.save(finished)
+            check()
     return model
 
 # %% ../nbs/24_train.ipynb #train-039
@@ -563,10 +587,11 @@ def parse(
 # %% ../nbs/24_train.ipynb #train-041
 def main(args:list[str]|None=None):
     "`python -m locloc.train` and `locloc train`."
-    config = parse(sys.argv[1:] if args is None else args)
-    train(config)
-    model = config.out/"model"
-    print(f"{model}: the finished model; try `locloc predict PICTURE --method {config.out}`")
+    with faults_in_one_line():
+        config = parse(sys.argv[1:] if args is None else args)
+        train(config)
+        model = config.out/"model"
+        print(f"{model}: the finished model; try `locloc predict PICTURE --method {config.out}`")
 
 if __name__ == "__main__" and "__file__" in globals():
     main() # not in a notebook
