@@ -1,7 +1,8 @@
 """Masks of a data set: pictures a second, memory, where the time goes, and what 1.28 million cost at the start.
 
-    python benchmarks/mask_throughput.py [workers memory parts start] [--data DATA] [--attention lowlevel locloc-tiny]
-                                         [--rounds 5] [--pictures 48] [--masks 20000] [--names 1281167]
+    python benchmarks/mask_throughput.py [workers memory parts start disk] [--data DATA]
+                                         [--attention lowlevel locloc-tiny] [--rounds 5] [--pictures 48]
+                                         [--masks 20000] [--names 1281167]
 
 workers   1 and 2 processes take turns, a small round each; medians. From the first mask of a round to the last, so that
           importing torch is not counted. Beside it what the parent computes: the part that more workers cannot share
@@ -9,6 +10,7 @@ memory    20,000 masks of 64 px with the attention of locloc-tiny, made by 2 wor
           pictures; memory of each process at 2,000, 5,000, 10,000, 15,000 and 19,600
 parts     milliseconds a picture of each step, one thread: what is left around the cut
 start     names of 1,281,167 pictures compared with an empty store, and with a full one
+disk      what waiting for the disk costs, so that a power cut leaves no empty masks: rounds with and without take turns
 """
 import argparse
 import os
@@ -20,6 +22,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import psutil
 import torch
@@ -181,7 +184,28 @@ def measure_start(args):
             print(compared.stdout, end="", flush=True)
 
 
-PARTS = dict(workers=measure_workers, memory=measure_memory, parts=measure_parts, start=measure_start)
+def seconds_of_masks(dataset, source, sync):
+    with tempfile.TemporaryDirectory() as folder, patch.object(os, "fsync", sync):
+        start = time.perf_counter()
+        make_masks(dataset, folder, source, progress=False)
+        return time.perf_counter() - start
+
+
+def measure_disk(args):
+    dataset, sync = load_dataset(args.data, "train").subset(args.pictures), os.fsync
+    for name in args.attention:
+        source, ratios, added = load_attention(name), [], []
+        seconds_of_masks(dataset, source, sync)
+        for _ in range(args.rounds):
+            without, waiting = (seconds_of_masks(dataset, source, one) for one in (lambda descriptor: None, sync))
+            ratios.append(waiting / without)
+            added.append((waiting - without) * 1e3 / len(dataset))
+        print(f"{name}: {statistics.median(ratios):.3f} times as long ({min(ratios):.2f} to {max(ratios):.2f}), "
+              f"{statistics.median(added):.1f} ms a mask", flush=True)
+
+
+PARTS = dict(
+    workers=measure_workers, memory=measure_memory, parts=measure_parts, start=measure_start, disk=measure_disk)
 
 
 def main():

@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 import webbrowser
 from collections import Counter
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from typing import Literal
 import tyro
 
 from . import __version__
+from .faults import explain, faults_in_one_line, say
 from .files import Settings, check_folder, check_min, files_below, is_picture, parsing, read_json, replace_whole
 from .localization import one_line
 
@@ -476,7 +476,7 @@ class Predict(Settings):
                 print(one_line(f"{path}: {found.words} -> {files[image]}"))
                 said.append(Prediction(image, picture.shape[:2], found))
             except (ValueError, OSError) as error:
-                _fail(error, 1)
+                say(explain(error))
         return said
 
     def _write(self, said):
@@ -488,7 +488,7 @@ class Predict(Settings):
 
 # %% ../nbs/44_cli.ipynb #cli-025
 def _say_that_it_compiles():
-    print("locloc: compiling for this machine, about 15 seconds, this once", file=sys.stderr)
+    say("compiling for this machine, about 15 seconds, this once")
 
 def _draw(file, picture, found):
     "Picture with its box, and the map or mask beside it"
@@ -591,15 +591,6 @@ def _run_command(commands, args, name, about):
     command.validate()
     command.run()
 
-def _print_anything():
-    "What a terminal has no letters for is printed escaped"
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-
-def _note(message, *_):
-    print(f"locloc: {one_line(str(message))}", file=sys.stderr)
-
 def _dispatch(args):
     if args[:1] == ["train"]:
         from locloc.train import main as run
@@ -612,16 +603,5 @@ def _dispatch(args):
 def main(args:list[str]|None=None):
     "`locloc`: see `locloc --help`."
     args = sys.argv[1:] if args is None else args
-    _print_anything()
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _note
-            _dispatch(args)
-    except KeyboardInterrupt as stopped:
-        raise SystemExit(_fail(str(stopped) or "stopped; the same command goes on from there", 130)) from None
-    except (ValueError, OSError, FloatingPointError) as wrong:
-        raise SystemExit(_fail(wrong, 1)) from None
-
-def _fail(message, status):
-    print(f"locloc: {one_line(str(message))}", file=sys.stderr)
-    return status
+    with faults_in_one_line():
+        _dispatch(args)

@@ -102,7 +102,7 @@ def _explain_failure(name):
     "Whatever goes wrong inside becomes a `PictureError`; decoders raise anything"
     try:
         yield
-    except PictureError:
+    except (PictureError, MemoryError):
         raise
     except FileNotFoundError:
         why = _explain_missing(Path(name))

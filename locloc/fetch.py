@@ -8,10 +8,10 @@ __all__ = ['ARCHIVES', 'Archive', 'download', 'unpack', 'get_dataset', 'check_da
 # %% ../nbs/06_fetch.ipynb #fetch-003
 import errno
 import hashlib
+import http.client
 import os
 import shutil
 import tarfile
-import urllib.error
 import urllib.request
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +24,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from .data import load_dataset
-from .files import replace_whole
+from .files import DISK_FULL, check_folder, naming, replace_whole, sweep, sync_disk
 from .layouts import find_layout, split_folders
 from .localization import one_line, one_line_errors
 from .scenes import SCENE_SETS, SCENE_SPLITS
@@ -62,7 +62,7 @@ def _append(url, path, bar):
         goes_on = have and answer.status == 206 # a server that knows no ranges starts anew
         if goes_on:
             bar.update(have)
-        with open(path, "ab" if goes_on else "wb") as file:
+        with naming(path), open(path, "ab" if goes_on else "wb") as file:
             while block := answer.read(_BLOCK):
                 file.write(block)
                 bar.update(len(block))
@@ -90,7 +90,9 @@ def download(
             with bar:
                 if not part.exists() or part.stat().st_size < archive.size:
                     _append(archive.url, part, bar)
-        except (urllib.error.URLError, OSError) as error:
+        except (http.client.HTTPException, OSError) as error:
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                raise
             raise ValueError(f"{archive.name} cannot be fetched ({error}): {by_hand}") from None
     found = path if path.exists() else part
     size = found.stat().st_size
@@ -100,7 +102,10 @@ def download(
     sha256 = _sha256(found)
     if sha256 != archive.sha256:
         raise ValueError(f"{found}: sha256 is {sha256}, expected {archive.sha256}; delete it, then {by_hand}")
-    return found if found == path else found.rename(path)
+    if found == path:
+        return path
+    sync_disk(part)
+    return part.rename(path)
 
 # %% ../nbs/06_fetch.ipynb #fetch-011
 def _safe(member):
@@ -144,6 +149,8 @@ def unpack(
     try:
         replace_whole(wanted, extract, put)
     except Exception as error: # decompressors raise anything
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            raise
         raise ValueError(f"{path} was not unpacked: {one_line(str(error))}") from None
     return wanted
 
@@ -160,6 +167,8 @@ def get_dataset(
     archive, folder = ARCHIVES[name], Path(folder)
     if (folder/archive.folder).is_dir():
         return folder/archive.folder
+    check_folder(folder)
+    sweep(folder)
     return unpack(download(archive, folder, progress), folder, archive.folder)
 
 # %% ../nbs/06_fetch.ipynb #fetch-018

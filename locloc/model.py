@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from .backbone import TINY_FILE, find_state, fit_weights, hash_weights, load_backbone, read_content, read_weights
@@ -190,7 +190,7 @@ class LocLoc(nn.Module):
         text = json.dumps(config, indent=1, ensure_ascii=False) + "\n"
         state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         writers = {
-            WEIGHTS: lambda path: save_file(state, path),
+            WEIGHTS: lambda path: path.write_bytes(save(state)),
             CONFIG: lambda path: path.write_text(text, encoding="utf-8", errors="backslashreplace")} # as JSON escapes
 
         def make_folder(made):

@@ -7,6 +7,7 @@ __all__ = ['PretrainConfig', 'held_out_pictures', 'PretrainData', 'pretrain_data
            'PretrainModel', 'pretrain_loss', 'pretrain', 'main']
 
 # %% ../nbs/25_pretrain.ipynb #pretrain-003
+import io
 import json
 import math
 from collections import defaultdict
@@ -20,14 +21,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 from tqdm.auto import tqdm
 
 from .attention import attention_map, load_attention
 from .backbone import load_backbone
 from .data import Geometry, get_protocol, load_dataset
-from .files import differences, replace_whole
+from .faults import faults_in_one_line, only_one
+from .files import check_folder, differences, replace_whole
 from .geg import GEG
 from .lite0 import load_lite0
 from .masks import GrabCutParams
@@ -108,7 +110,7 @@ def _cached_maps(vit, dataset, file):
     "What `_stem_maps` gives, from the file where it is there"
     if not file.is_file():
         maps = {name: values.contiguous() for name, values in _stem_maps(vit, dataset).items()}
-        replace_whole(file, lambda aside: save_file(maps, aside))
+        replace_whole(file, lambda aside: aside.write_bytes(save(maps)))
     maps = load_file(file)
     if maps["fine"].shape[1] != len(dataset):
         raise ValueError(f"{file} is of {maps['fine'].shape[1]} pictures, {dataset.name} has {len(dataset)}: delete it")
@@ -335,7 +337,8 @@ def _save(out, training, config, log):
     "Checkpoint, log and the weights that ship (float16, without the stem's network)"
     settings = json.dumps(_deciding(config))
     state = training.state_dict() | dict(config=settings, log=[list(astuple(figures)) for figures in log])
-    replace_whole(out/"checkpoint.pt", partial(torch.save, state))
+    torch.save(state, whole := io.BytesIO())
+    replace_whole(out/"checkpoint.pt", lambda aside: aside.write_bytes(whole.getbuffer()))
     lines = ["epoch,attention,mask,held_out_loss,held_out\n"]
     for epoch, figures in enumerate(log, 1):
         lines.append(f"{epoch}," + ",".join(f"{value:.4f}" for value in astuple(figures)) + "\n")
@@ -346,7 +349,7 @@ def _save(out, training, config, log):
             value = value.half() if value.is_floating_point() else value
             weights[name.removeprefix("vit.")] = value.cpu().contiguous()
     about = dict(model="locloc-tiny", epochs_done=str(len(log)), config=settings)
-    replace_whole(out/"locloc-tiny.safetensors", lambda aside: save_file(weights, aside, about))
+    replace_whole(out/"locloc-tiny.safetensors", lambda aside: aside.write_bytes(save(weights, about)))
 
 def _resume(file, training, config):
     "Put a checkpoint's state back; its log"
@@ -364,13 +367,20 @@ def pretrain(
     datasets=None,          # train splits; None: those that config names
     stop_after:int|None=None, # end after so many epochs of this call, to go on later
 )->Path:                    # of the weights
-    "Train locloc-tiny, or go on with a run that was stopped"
-    out, device = Path(config.out), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    "Train locloc-tiny, or go on with a run that was stopped; no other one is in its folder"
+    datasets = datasets or [load_dataset(d) for d in config.data]
+    check_folder(config.out)
+    config.out.mkdir(parents=True, exist_ok=True)
+    with only_one(config.out) as check:
+        return _pretrain(config, datasets, stop_after, check)
+
+def _pretrain(config, datasets, stop_after, check):
+    out, device = config.out, torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(config.seed)
     vit = load_backbone("locloc-tiny", weights=False, drop_path_rate=config.drop_path)
     vit.model.patch_embed.net.load_state_dict(load_lite0().state_dict())
     model = PretrainModel(vit.model).to(device)
-    data = pretrain_data(config, datasets or [load_dataset(d) for d in config.data], vit).to(device)
+    data = pretrain_data(config, datasets, vit).to(device)
     fix_projections(vit.model.patch_embed, data.fine[0], data.coarse[0])
     steps = config.epochs * max(int(data.teaches.sum()) // config.batch_size, 1)
     training = _begin(model, config, steps)
@@ -384,19 +394,15 @@ def pretrain(
         if due:
             tqdm.write(f"epoch {epoch + 1}: " + ", ".join(f"{name.replace('_', ' ')} {value:.3f}"
                                                          for name, value in vars(log[-1]).items()))
+            check()
             _save(out, training, config, log)
     return out/"locloc-tiny.safetensors"
 
 # %% ../nbs/25_pretrain.ipynb #pretrain-034
 def main(args=None): # command line; None: the real one
     "`python -m locloc.pretrain`"
-    config = tyro.cli(PretrainConfig, args=args, prog="python -m locloc.pretrain")
-    try:
-        print(pretrain(config))
-    except KeyboardInterrupt:
-        raise SystemExit("stopped; the same command goes on from the last checkpoint") from None
-    except (ValueError, OSError) as wrong:
-        raise SystemExit(str(wrong)) from None
+    with faults_in_one_line():
+        print(pretrain(tyro.cli(PretrainConfig, args=args, prog="python -m locloc.pretrain")))
 
 if __name__ == "__main__" and "__file__" in globals():
     main()

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from matplotlib.figure import Figure
 
-from .files import replace_whole
+from .files import replace_whole, sweep
 from .localization import Localization, one_line
 from .metrics import ERROR_TYPES
 from .plot import plain_text, show_boxes, show_picture
@@ -114,6 +114,7 @@ class Report:
     def save(self, folder):
         "report.md, report.json, report.csv and figures; all texts are made before the first file is replaced"
         texts = {"report.json": self.to_json(), "report.csv": self.to_csv(), "report.md": self.to_markdown()}
+        sweep(folder)
         for name, text in texts.items():
             replace_whole(Path(folder)/name, partial(_write_text, text=text))
         for name, figure in self.figures.items():

@@ -38,7 +38,7 @@ from . import __version__
 from .attention import load_attention
 from .boxes import map_boxes, scale_boxes
 from .data import Geometry, PictureError, Sample, Samples
-from .files import LEFTOVER, differences, read_json, replace_whole
+from .files import DISK_FULL, LEFTOVER, differences, read_json, replace_whole
 from .localization import one_line
 from .masks import GrabCutParams, grabcut_mask, resize_mask, source_preset
 
@@ -190,6 +190,9 @@ class MaskStore:
         if not file.parent.resolve().is_relative_to(self.folder.resolve()):
             raise ValueError(f"{file.parent} is a link out of the store, where nothing is written: put a folder there")
         replace_whole(file, lambda aside: aside.write_bytes(png))
+        if not (self.folder/"manifest.json").is_file():
+            file.unlink(missing_ok=True) # without a manifest it would be taken for somebody else's
+            raise FileNotFoundError(errno.ENOENT, "the folder was removed in the middle of the work", str(self.folder))
 
     def read(self,
         id, # of the picture
@@ -431,8 +434,6 @@ def _check_work(source, size, workers, batch_size):
         raise ValueError(f"batch must be 1 or more, got {batch_size}")
 
 # %% ../nbs/14_stores.ipynb #stores-059
-_DISK_FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
-
 def _is_interrupt(wrong):
     "Is it Ctrl-C? Where that comes while a compiled kernel returns, Numba makes it the cause of a SystemError"
     while wrong is not None and not isinstance(wrong, KeyboardInterrupt):
@@ -451,7 +452,7 @@ def _explain_stop(folder, total):
             raise
         raise KeyboardInterrupt(f"{folder}: stopped; {state()}") from None
     except OSError as wrong:
-        if wrong.errno not in _DISK_FULL:
+        if wrong.errno not in DISK_FULL:
             raise
         raise OSError(f"{folder}: {os.strerror(wrong.errno).lower()}, make room there; {state()}") from None
 

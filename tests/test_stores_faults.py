@@ -18,7 +18,6 @@ from locloc.data import load_dataset
 from locloc.stores import MaskStore, check_masks, make_masks
 
 ONE_THREAD = os.environ | dict(OMP_NUM_THREADS="1")
-ROOT = Path(__file__).parents[1]
 
 
 def scenes(count=12, size=48):
@@ -268,11 +267,3 @@ def test_killed_worker_is_told(tmp_path):
     worker.kill()
     told = "locloc: a worker process was killed, perhaps for want of memory: take fewer workers; what is done stays"
     assert last_words(running) == [told] and running.returncode == 1
-
-
-def test_kills_at_random_moments():
-    "The short version of the benchmark: the store is in the end what it would have been"
-    command = [sys.executable, ROOT/"benchmarks/mask_kills.py", "--kills", "5", "--masks", "120"]
-    done = subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "5 of 5 runs killed" in done.stdout and "the same bytes" in done.stdout, done.stdout
