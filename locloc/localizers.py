@@ -243,13 +243,18 @@ def _call(make, name, arguments, options):
     except TypeError as error: # a text where a number is wanted
         raise ValueError(f"{name}: {error}") from error
 
+def _load_model(folder):
+    config = folder/"config.json"
+    is_peer = config.is_file() and "method" in read_json(config)
+    return (Peer if is_peer else LocLoc).load(folder)
+
 def _load_run(folder, threshold=None):
     "A trained model, called as its folder"
     _check_threshold(threshold)
     finished = (folder/"model").is_dir()
     if (folder/"checkpoints").is_dir() and not finished:
         raise ValueError(f"{folder} is a run that is not finished: give its training command again")
-    model = LocLoc.load(folder/"model" if finished else folder)
+    model = _load_model(folder/"model" if finished else folder)
     model.name = str(folder)
     model.threshold = model.threshold if threshold is None else threshold
     return model
