@@ -21,9 +21,11 @@ import numpy as np
 from .attention import SOURCES, load_attention
 from .boxes import centred_box, map_boxes, scale_boxes
 from .data import Geometry, open_picture
+from .files import read_json
 from .localization import Localization, shared, sharing
 from .masks import GrabCutParams, grabcut_mask, ppd_mask, resize_mask, source_preset
 from .model import LocLoc
+from .peers import Peer
 from .stores import cores
 
 # %% ../nbs/30_localizers.ipynb #localizers-005
