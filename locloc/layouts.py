@@ -898,7 +898,9 @@ def _for_each_row(path, found, key, use):
         try:
             use(row)
         except (ValueError, OverflowError, RecursionError) as error:
-            raise ValueError(f"{path}, {_COCO_LISTS[key]} {k} (id {str(row.get('id'))[:60]}): {error}") from None
+            its_id = row.get("id")
+            shown = "no number or text" if isinstance(its_id, (list, dict)) else str(its_id)[:60]
+            raise ValueError(f"{path}, {_COCO_LISTS[key]} {k} (id {shown}): {error}") from None
 
 def _field(row, key, kind): # kind: one of _JSON_KINDS
     if type(row.get(key)) not in _JSON_KINDS[kind]:
