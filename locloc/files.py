@@ -225,6 +225,9 @@ _parsing = ContextVar("parsing", default=False)
 class Settings:
     "Base of a dataclass whose `validate` raises ValueError where something in it is not possible"
     def __post_init__(self):
+        for name, kind in _types_of(type(self)).items(): # a path may be given as text
+            if isinstance(getattr(self, name), str) and Path in (kind, *get_args(kind)) and str not in get_args(kind):
+                object.__setattr__(self, name, Path(getattr(self, name)))
         if not _parsing.get():
             check_kinds(self)
             self.validate()
