@@ -270,30 +270,19 @@ def _end(voila): # with its kernels
 # %% ../nbs/44_cli.ipynb #cli-016
 @dataclass(frozen=True)
 class Train(Settings):
-    "Train the localizer (`locloc train geg`) or the classifier (`locloc train lfdm`) on a frozen backbone."
+    "Train the localizer (`locloc train geg`), the classifier (`locloc train lfdm`) or a peer on a frozen backbone."
 
-# %% ../nbs/44_cli.ipynb #feb589dc
-def _load_method(text):
-    from locloc.localizers import load_localizer
-    if os.path.isdir(text): # its name may hold a comma
-        return load_localizer(text)
-    name, *options = text.split(",")
-    values = {}
-    for option in options:
-        key, equals, value = option.partition("=")
-        if not (key.isidentifier() and equals):
-            raise ValueError(f"--method {text}: an option is name=value, got {option!r}")
-        values[key] = _value(value)
-    localizer = load_localizer(name, **values)
-    localizer.name = text
-    return localizer
+@dataclass(frozen=True)
+class _Compare(Settings):
+    "Train what is not trained yet, judge all methods in one pass, write the paper's table and figure."
 
-def _value(text):
-    "A number, a list or null where it is one, else the text"
-    try:
-        return json.loads("0" + text if text.startswith(".") else text)
-    except (ValueError, RecursionError):
-        return text
+@dataclass(frozen=True)
+class _Table5(Settings):
+    "The paper's Table 5: linear head or LFDM, with and without the background patch, over seeds."
+
+@dataclass(frozen=True)
+class _Fig5(Settings):
+    "The paper's Fig. 5: δ1 swept; masks, GEG and LFDM made anew for each value."
 
 # %% ../nbs/44_cli.ipynb #cli-018
 @dataclass(frozen=True)
@@ -322,8 +311,9 @@ class Evaluate(Settings):
 
     def run(self):
         from locloc.evaluate import evaluate
+        from locloc.localizers import load_method
         from locloc.stores import MaskStore, pseudo_truth
-        methods = [_load_method(text) for text in self.method]
+        methods = [load_method(text) for text in self.method]
         dataset = _data(self.data, self.split, self.count, self.pictures)
         held_out = self.held_out and _data(self.data, self.held_out, self.count, self.pictures)
         pseudo = None
@@ -450,12 +440,13 @@ class Predict(Settings):
             raise ValueError("no picture given: locloc predict PICTURE [PICTURE ...]")
 
     def run(self):
+        from locloc.localizers import load_method
         from locloc.report import label_files
         images = _images(_find_pictures(self.pictures))
         if "yolo" in self.save:
             label_files(images)
         check_folder(self.out)
-        said = self._answer(images, _load_method(self.method))
+        said = self._answer(images, load_method(self.method))
         self._write(said)
         if len(said) < len(images):
             raise SystemExit(1)
@@ -580,8 +571,8 @@ def _describe(folder):
 
 # %% ../nbs/44_cli.ipynb #cli-031
 COMMANDS = {
-    "demo": Demo, "tune": Tune, "masks": Masks, "train": Train, "evaluate": Evaluate, "predict": Predict,
-    "data": Data, "info": Info}
+    "demo": Demo, "tune": Tune, "masks": Masks, "train": Train, "evaluate": Evaluate, "compare": _Compare,
+    "table5": _Table5, "fig5": _Fig5, "predict": Predict, "data": Data, "info": Info}
 _ABOUT = ("Weakly supervised object localization: from image-level labels, what a picture shows and where. "
           "Start with `locloc demo`.")
 
@@ -592,7 +583,10 @@ def _run_command(commands, args, name, about):
     command.run()
 
 def _dispatch(args):
-    if args[:1] == ["train"]:
+    if args[:1] and args[0] in ("compare", "table5", "fig5"):
+        from locloc.compare import main as run
+        run(args)
+    elif args[:1] == ["train"]:
         import locloc.localizers  # noqa: F401 - peers make themselves known to the loop
         from locloc.train import main as run
         run(args[1:])

@@ -125,6 +125,7 @@ class Tally:
         self.protocol, self.method = protocol, localizer.name
         self.setting = getattr(localizer, "setting", "")       # the values behind its masks, in words
         self.localizes = getattr(localizer, "localizes", True) # False: a classifier alone
+        self.shown = getattr(localizer, "shown", True)         # in figures
         self.own = getattr(localizer, "threshold", None)       # share of its map's maximum at which it draws a box
         fixed = protocol.threshold if self.own is None and protocol.threshold_rule == "fixed" else self.own
         self.thresholds = chosen if fixed is None else {"fixed": fixed, **chosen} # origin -> share of the map's maximum
@@ -245,8 +246,9 @@ def _threshold_words(tally, origin):
     "The threshold of a row and where it comes from"
     share = tally.thresholds.get(origin)
     if share is None or not tally.sweep.seen:
-        return dict(threshold=tally.setting, origin=origin)
-    return dict(threshold=f"{share:.3g}" + " of maximum"*(tally.protocol.cut == "bytes"), origin=origin)
+        return dict(threshold=tally.setting, origin=origin, scored="mask" if tally.setting else "box")
+    words = f"{share:.3g}" + " of maximum"*(tally.protocol.cut == "bytes")
+    return dict(threshold=words, origin=origin, scored="map")
 
 def _box_rows(tally):
     row = partial(_row, tally.protocol, "boxes", tally.method)
@@ -257,7 +259,8 @@ def _box_rows(tally):
         return
     found, best = tally.sweep.compute(), tally.sweep.right.max()
     yield row({"GT-known Loc": found["MaxBoxAcc"]}, tally.sweep.seen, threshold=f"{found['threshold']:.3g} of maximum",
-        origin="oracle", intervals={"GT-known Loc": list(metrics.share_interval(best, tally.sweep.seen))})
+        origin="oracle", scored="map",
+        intervals={"GT-known Loc": list(metrics.share_interval(best, tally.sweep.seen))})
     for metric in tally.sweeps[1:]:
         found = metric.compute()
         figures = {"MaxBoxAccV2": found["MaxBoxAcc"]}
@@ -325,7 +328,7 @@ def _figure_row(judge, batch, i):
     look, shown, said = batch.looks[judge.protocol.name][i], {}, ""
     for name, tally in judge.tallies.items():
         answer = batch.answers[judge.protocol.name][name][i].known
-        if tally.localizes:
+        if tally.localizes and tally.shown:
             scored = next(iter(tally.scored(answer, tally.wide(answer)).values()), None)
             boxes = answer.boxes if scored is None else scored.boxes
             has_area = (boxes[:, 2:] > boxes[:, :2]).all(1)
@@ -336,7 +339,8 @@ def _figure_row(judge, batch, i):
 
 def _figures(judges, rows):
     "Name -> Figure, of what there is"
-    figures, tallies = {"figure": fig4(rows)}, [tally for judge in judges for tally in judge.tallies.values()]
+    figures = {"figure": fig4(rows)}
+    tallies = [tally for judge in judges for tally in judge.tallies.values() if tally.shown]
     curves = [Curve(tally.method, tally.protocol.name, tally.sweep.thresholds, tally.sweep.curve()[0], tally.own)
               for tally in tallies if tally.sweep.seen]
     if curves:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOCALIZERS', 'Whole', 'Centred', 'AttentionMap', 'PPD', 'GrabCut', 'register_localizer', 'localizer_names',
-           'Classified', 'load_localizer', 'localize']
+           'Classified', 'load_localizer', 'localize', 'load_method']
 
 # %% ../nbs/30_localizers.ipynb #localizers-003
 import difflib
@@ -278,3 +278,28 @@ def localize(
     for start in range(0, len(sources), batch_size):
         found += localizer([open_picture(one) for one in sources[start:start + batch_size]])
     return found if isinstance(source, (list, tuple)) else found[0]
+
+# %% ../nbs/30_localizers.ipynb #feb589dc
+def load_method(
+    text:str, # a name or a folder, options behind commas
+):            # Localizer of that name; raises ValueError or FileNotFoundError as `load_localizer`
+    "A method from one word"
+    if os.path.isdir(text): # its name may hold a comma
+        return load_localizer(text)
+    name, *options = text.split(",")
+    values = {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not (key.isidentifier() and equals):
+            raise ValueError(f"--method {text}: an option is name=value, got {option!r}")
+        values[key] = _value(value)
+    localizer = load_localizer(name, **values)
+    localizer.name = text
+    return localizer
+
+def _value(text):
+    "A number, a list or null where it is one, else the text"
+    try:
+        return json.loads("0" + text if text.startswith(".") else text)
+    except (ValueError, RecursionError):
+        return text

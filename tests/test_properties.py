@@ -19,10 +19,11 @@ from PIL import Image
 from test_layouts import write
 
 from locloc.boxes import box_iou, boxes_from_map, crop_boxes, mask_box, scale_boxes
-from locloc.cli import Evaluate, Masks, Source, _load_method
+from locloc.cli import Evaluate, Masks, Source
 from locloc.data import load_dataset
 from locloc.files import is_hidden
 from locloc.localization import Localization, one_line
+from locloc.localizers import load_method
 from locloc.masks import GrabCutParams
 from locloc.report import Prediction, write_predictions
 from locloc.stores import MaskStore
@@ -394,7 +395,7 @@ OPTIONS = st.tuples(st.sampled_from(["share", "size", "x"]), JSON.map(json.dumps
 @example("x"*300, [])
 def test_methods_are_made_or_refused(name, options):
     try:
-        method = _load_method(",".join([name, *options]))
+        method = load_method(",".join([name, *options]))
     except (ValueError, FileNotFoundError) as error:
         assert str(error)
     else:
