@@ -107,7 +107,7 @@ def check_equal_treatment(
     "Do all maps of a table have thresholds of one origin?"
     origins = defaultdict(lambda: defaultdict(set)) # protocol -> method -> origins of its map's thresholds
     for row in rows:
-        if row["table"] == "boxes" and "of maximum" in str(row.get("threshold")):
+        if row.get("scored") == "map":
             origins[row["protocol"]][row["method"]].add(row["origin"])
     found = {}
     for protocol, methods in origins.items():

@@ -83,6 +83,7 @@ class PeerConfig(TrainConfig):
     backbone:str="efficientnet_lite0" # frozen CNN, any name that load_cnn knows
 
     head = Head       # type of the method's head
+    title = ""        # what the method's authors call it
     needs_masks = False # does it learn from pseudo masks?
 
     @property
@@ -229,6 +230,7 @@ class CAMConfig(PeerConfig):
     "Train CAM: a linear layer on the mean of frozen features (Zhou et al., CVPR 2016)."
     out:Path=Path("runs/cam") # folder for checkpoints, metrics.jsonl, TensorBoard events and the finished model
 
+    title = "CAM"
     presets = {
         "paper": dict(epochs=50, batch=32, optimizer="sgd", lr=1e-2, weight_decay=1e-4), # wsolevaluation's, CUB
         "tiny": dict(epochs=20, batch=32, optimizer="adamw", lr=1e-3, weight_decay=.05, cosine=True, cached_views=4),

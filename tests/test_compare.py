@@ -1,0 +1,129 @@
+"The paper's tables as commands: equal treatment, seeds, and a kill in the middle."
+import re
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from locloc import compare
+from locloc.cli import main
+from locloc.compare import Percent, check_equal_treatment, difference, milliseconds
+from locloc.localization import Localization
+from locloc.localizers import load_localizer
+
+SMALL = "--data scenes --count 4 --epochs 1 --workers 1".split()
+WORDS = "--methods cam whole grabcut:lowlevel --seeds 0 1 --published cub".split()
+
+
+def run(out, *more):
+    main(["compare", *SMALL, "--out", str(out), *more])
+    text = (out/"table.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("|") and "command" not in line]
+    return [re.sub(r"\|\s*[\d.]+ (\|[^|]*\|)$", r"\1", row) for row in rows] # without the milliseconds
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole")
+    return out, run(out, *WORDS)
+
+
+def test_each_method_has_its_row(whole):
+    out, rows = whole
+    names = [row.split("|")[1].strip() for row in rows]
+    assert names[-3:] == ["CAM", "whole", "grabcut:lowlevel"]
+    assert "±" in rows[-3] and "held_out" in rows[-3] and "fixed" in rows[-1]
+    assert "as published (cub)" in rows[-5] and "36.1 / – / 56.0, VGG16" in rows[-3] and "VGG16" not in rows[-1]
+    assert (out/"figure.png").exists() and (out/"report.md").exists()
+
+
+def weights(run):
+    return load_file(run/"model"/"model.safetensors")["head.conv.weight"]
+
+
+def test_stopped_in_the_middle_it_ends_with_the_same_table(whole, tmp_path, monkeypatch):
+    train = compare.train
+    def stop_at_the_second(config, dataset):
+        if config.seed == 1:
+            raise KeyboardInterrupt
+        return train(config, dataset)
+    with monkeypatch.context() as patched:
+        patched.setattr(compare, "train", stop_at_the_second)
+        with pytest.raises(SystemExit):
+            run(tmp_path, *WORDS)
+    assert (tmp_path/"cam-0"/"model").exists() and not (tmp_path/"cam-1").exists()
+    before = (tmp_path/"cam-0"/"model"/"model.safetensors").stat().st_mtime_ns
+    out, rows = whole
+    assert run(tmp_path, *WORDS) == rows
+    first, second = weights(out/"cam-0"), weights(out/"cam-1")
+    assert weights(tmp_path/"cam-0").equal(first) and not second.equal(first)
+    assert (tmp_path/"cam-0"/"model"/"model.safetensors").stat().st_mtime_ns == before
+
+
+def test_what_is_not_there_is_told_before_anything_is_trained(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(tmp_path, "--methods", "cam", "grabcat")
+    assert "called 'grabcat'" in capsys.readouterr().err and not (tmp_path/"cam-0").exists()
+
+
+def row(method, origin, protocol="wsoleval"):
+    return dict(table="boxes", protocol=protocol, method=method, threshold=".3", origin=origin, scored="map")
+
+
+@pytest.mark.parametrize("rows", [
+    [row("a", "held_out"), row("b", "oracle")],
+    [row("a", "held_out"), row("a", "oracle"), row("b", "pseudo"), row("b", "oracle")],
+    [row("a", "fixed"), row("b", "held_out")],
+    [row("a", "held_out"), row("b", "held_out"), row("a", "held_out", "locloc"), row("b", "fixed", "locloc")],
+])
+def test_a_threshold_of_another_origin_than_its_neighbours_is_refused(rows):
+    with pytest.raises(ValueError, match="no origin of thresholds that all maps share"):
+        check_equal_treatment(rows)
+
+
+def test_masks_and_boxes_have_no_threshold_to_compare():
+    rows = [row("a", "held_out"), row("b", "fixed") | dict(scored="mask"), row("c", "") | dict(scored="box")]
+    assert check_equal_treatment(rows) == {"wsoleval": "held_out"}
+
+
+def test_a_figure_over_seeds():
+    figure = Percent((80., 82., 84.), ((70., 90.), (72., 92.), (74., 94.)))
+    assert str(figure) == "82.0 ± 2.0" and figure.interval == "72.0–92.0" and str(Percent((80.,), ())) == "80.0"
+
+
+def test_a_difference_over_seeds():
+    assert difference([5., 5., 5.], [4., 4., 4.]) == "+1.0 (+1.0 to +1.0)"
+    assert difference([1., 3.], [0., 0.]) == "+2.0 (-10.7 to +14.7)" # t of one degree of freedom, 12.706
+
+
+def test_milliseconds_are_of_one_picture():
+    assert milliseconds(load_localizer("whole"), [np.zeros((8, 8, 3), np.uint8)]*4) >= 0
+
+
+class Guess:
+    "What stands for a trained model: a map and a class that depend on nothing"
+    name, class_specific = "guess", False
+
+    def __init__(self, options):
+        self.fingerprint = options
+
+    def __call__(self, pictures, class_ids=None):
+        fish = dict(label="fish", class_id="fish", score=1., top=(("fish", 1.),), top_ids=("fish",))
+        return [Localization([[0, 0, 9, 9]], score_map=np.eye(7, dtype=np.float32), **fish) for _ in pictures]
+
+
+@pytest.mark.parametrize("command, asked, said", [
+    ("table5 --seeds 0 1", 8, ("LFDM, background patch", "+0.0 (+0.0 to +0.0)", "85.7")),
+    ("fig5 --delta1 .5 .7 --delta0 .1", 4, ("masks, δ1 0.5", "LocLoc, δ1 0.7", "held_out")),
+])
+def test_the_papers_ablations(tmp_path, monkeypatch, capsys, command, asked, said):
+    trained = []
+    def train(experiment, name, stage, seed, **options):
+        trained.append((name, seed))
+        return Guess(dict(name=name, seed=seed))
+    monkeypatch.setattr(compare._Experiment, "train", train)
+    main([*command.split(), *SMALL, "--attention", "lowlevel", "--out", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert len(set(trained)) == asked and all(words in printed for words in said)
+    assert (tmp_path/"table.md").read_text(encoding="utf-8") in printed
+    assert ("fig5" in command) == (tmp_path/"fig5.png").exists()
