@@ -73,8 +73,9 @@ class Tries:
     def add(self, kept, message=""):
         self.count += 1
         self.lost += not kept
-        if message or not kept:
-            self.said.setdefault("".join(c for c in message if not c.isdigit()), message or "DIFFERENT BYTES")
+        message = message.strip() or ("" if kept else "DIFFERENT BYTES")
+        if message:
+            self.said.setdefault(re.sub(r"\d|/tmp\w+", "", message), message)
 
 
 def write_pictures(folder):
@@ -345,7 +346,7 @@ def memory(work, place, whole, rng, count):
             said = last_words(process)
             kept, _ = ends_whole(work, folder, whole)
             told = process.exitcode == 0 or process.exitcode == 1 and is_one_line(said) and "out of memory" in said
-            tries.add(kept and told, said)
+            tries.add(kept and told, said or (f"exit status {process.exitcode}" if process.exitcode else ""))
     return tries
 
 

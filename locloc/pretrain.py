@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -34,7 +34,7 @@ from .geg import GEG
 from .lite0 import load_lite0
 from .masks import GrabCutParams
 from .metrics import MaxBoxAcc
-from .model import TINY_GEG
+from .model import TINY_GEG, save_weights
 from .stores import make_masks
 
 # %% ../nbs/25_pretrain.ipynb #pretrain-004
@@ -109,8 +109,7 @@ def _stem_maps(vit, dataset, batch_size=32):
 def _cached_maps(vit, dataset, file):
     "What `_stem_maps` gives, from the file where it is there"
     if not file.is_file():
-        maps = {name: values.contiguous() for name, values in _stem_maps(vit, dataset).items()}
-        replace_whole(file, lambda aside: aside.write_bytes(save(maps)))
+        replace_whole(file, partial(save_weights, _stem_maps(vit, dataset)))
     maps = load_file(file)
     if maps["fine"].shape[1] != len(dataset):
         raise ValueError(f"{file} is of {maps['fine'].shape[1]} pictures, {dataset.name} has {len(dataset)}: delete it")
@@ -347,9 +346,9 @@ def _save(out, training, config, log):
     for name, value in training.model.state_dict().items():
         if not name.startswith("vit.patch_embed.net."):
             value = value.half() if value.is_floating_point() else value
-            weights[name.removeprefix("vit.")] = value.cpu().contiguous()
+            weights[name.removeprefix("vit.")] = value
     about = dict(model="locloc-tiny", epochs_done=str(len(log)), config=settings)
-    replace_whole(out/"locloc-tiny.safetensors", lambda aside: aside.write_bytes(save(weights, about)))
+    replace_whole(out/"locloc-tiny.safetensors", partial(save_weights, weights, about=about))
 
 def _resume(file, training, config):
     "Put a checkpoint's state back; its log"

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections import deque
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -414,12 +414,16 @@ def _manifest(dataset, source, params, size):
 
 def _cut(store, params, samples, pictures, attention, wanted, damaged):
     "Write the wanted masks of a batch -> how many were dealt with, and why some can't be made, by id"
-    without = {samples[i].id: damaged[i] for i in wanted if i in damaged}
-    for done, i in enumerate(wanted):
-        if _told_to_stop():
-            return done, without
-        if i not in damaged:
-            store.write(samples[i].id, grabcut_mask(pictures[i], attention[i], params))
+    without, writes = {samples[i].id: damaged[i] for i in wanted if i in damaged}, []
+    with ThreadPoolExecutor(1) as disk: # which is waited for while the next mask is cut
+        for done, i in enumerate(wanted):
+            if _told_to_stop():
+                return done, without
+            if i not in damaged:
+                mask = grabcut_mask(pictures[i], attention[i], params)
+                writes.append(disk.submit(store.write, samples[i].id, mask))
+        for write in writes:
+            write.result()
     return len(wanted), without
 
 def _check_work(source, size, workers, batch_size):

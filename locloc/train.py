@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 import tyro
 from accelerate import Accelerator, DistributedDataParallelKwargs, skip_first_batches
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from torch import nn
@@ -42,7 +42,7 @@ from .files import Settings, check_folder, check_min, differences, parsing, repl
 from .geg import GEG, geg_loss
 from .lfdm import LFDM, LinearHead
 from .localization import one_line
-from .model import LocLoc
+from .model import LocLoc, save_weights
 from .scenes import SCENE_SETS
 from .stores import MaskStore
 
@@ -407,8 +407,7 @@ def save_checkpoint(run, step, head, optimizer):
     torch.save(optimizer.state_dict(), state := io.BytesIO())
     def write(aside):
         aside.mkdir()
-        weights = {name: value.contiguous() for name, value in head.state_dict().items()}
-        (aside/"head.safetensors").write_bytes(save(weights))
+        save_weights(head.state_dict(), aside/"head.safetensors")
         (aside/"optimizer.pt").write_bytes(state.getbuffer())
     replace_whole(folder, write)
     files.sweep(folder.parent)
