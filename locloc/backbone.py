@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ALIASES', 'TINY_FILE', 'TINY_VIT', 'LiteStem', 'read_content', 'find_state', 'read_weights', 'fit_weights',
            'rename_keys', 'encode', 'encode_with_attention', 'Features', 'hash_weights', 'FrozenViT', 'load_backbone',
-           'load_classifier', 'FrozenCNN', 'load_cnn']
+           'load_classifier', 'FrozenCNN', 'load_cnn', 'FrozenTokens', 'load_tokens']
 
 # %% ../nbs/10_backbone.ipynb #backbone-003
 import argparse
@@ -16,7 +16,7 @@ import warnings
 import zipfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import resources
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -381,30 +381,32 @@ def encode(
 
 # %% ../nbs/10_backbone.ipynb #backbone-028
 def _turn_patches(keys, rope, attn, prefix):
-    "Keys (B, heads, prefix+N, D/heads) as the attention uses them: patches turned by their rotary positions"
+    "Keys or queries (B, heads, prefix+N, D/heads) as they are used: patches turned by their rotary positions"
     if rope is None:
         return keys
     turned = apply_rot_embed_cat(keys[:, :, prefix:], rope, half=getattr(attn, "rotate_half", False))
     return torch.cat([keys[:, :, :prefix], turned], 2).type_as(keys)
 
-def _watch_block(attn, rope, prefix, scores, layer):
-    "The handles of two hooks on a block's attention that write its q_CLS·kᵀ to `scores[layer]`"
+def _watch_block(attn, rope, prefix, see, whole):
+    "The handles of two hooks on a block's attention; `see` gets its queries, of CLS alone or the whole, and its keys"
     kept = []
-    def keep_query(norm, args, queries):
-        kept.append(queries[:, :, :1])
-    def write_scores(norm, args, keys):
-        scores[layer] = kept.pop() @ _turn_patches(keys, rope, attn, prefix).mT
-    return attn.q_norm.register_forward_hook(keep_query), attn.k_norm.register_forward_hook(write_scores)
+    def keep_queries(norm, args, queries):
+        kept.append(_turn_patches(queries, rope, attn, prefix) if whole else queries[:, :, :1])
+    def see_both(norm, args, keys):
+        see(kept.pop(), _turn_patches(keys, rope, attn, prefix))
+    return attn.q_norm.register_forward_hook(keep_queries), attn.k_norm.register_forward_hook(see_both)
 
 @contextmanager
-def _watch_cls(
+def _watch_blocks(
     vit, # its hooks go when the context ends, however it ends
     grid, # (h, w)
-    scores # (layers, B, heads, 1, prefix+N), filled while the blocks run: q_CLS·kᵀ
+    see, # (layer, queries, keys), both (B, heads, tokens, D/heads): called while the blocks run
+    whole=False # queries of all tokens, not only of CLS?
 ):
     handles = []
     for layer, rope in enumerate(_rotary_positions(vit, grid)):
-        handles += _watch_block(vit.blocks[layer].attn, rope, vit.num_prefix_tokens, scores, layer)
+        attn = vit.blocks[layer].attn
+        handles += _watch_block(attn, rope, vit.num_prefix_tokens, partial(see, layer), whole)
     try:
         yield
     finally:
@@ -421,7 +423,9 @@ def encode_with_attention(
     B, N, _ = embedding.shape
     attn, prefix = vit.blocks[0].attn, vit.num_prefix_tokens
     scores = torch.empty(len(vit.blocks), B, attn.num_heads, 1, N, device=embedding.device)
-    with _watch_cls(vit, grid, scores):
+    def see(layer, query, keys):
+        scores[layer] = query @ keys.mT
+    with _watch_blocks(vit, grid, see):
         tokens = encode(vit, embedding, grid)
     attention = (scores.squeeze(3) * attn.scale).softmax(-1)[..., prefix:]
     return tokens, attention.transpose(0, 1).unflatten(-1, grid) # (layers, B, heads, N) -> (B, layers, heads, h, w)
@@ -479,7 +483,7 @@ class _Frozen(nn.Module):
         pictures # (B, H, W, 3) uint8 RGB
     ): # as `forward`
         "One pass over pictures as they are; inside `sharing()` it serves all who ask about the same ones"
-        return shared(("features", self.weights_hash), pictures, lambda given: self(self.normalize(given)))
+        return shared((type(self).__name__, self.weights_hash), pictures, lambda given: self(self.normalize(given)))
 
 class FrozenViT(_Frozen):
     "A frozen ViT; `load_backbone` makes it"
@@ -666,3 +670,32 @@ def load_cnn(
 ) -> FrozenCNN: # raises FileNotFoundError where weights can't be had, ValueError where they don't fit
     "A frozen CNN by name"
     return FrozenCNN(load_classifier(name, weights, **timm_kwargs), name, timm_kwargs)
+
+# %% ../nbs/10_backbone.ipynb #b1cba5c6
+class FrozenTokens(FrozenViT):
+    "A frozen ViT as heads on its tokens read it: patches after the final norm, and two maps of where CLS looks"
+    @property
+    def channels(self):
+        return self.embed_dim + 2
+
+    def forward(self, images):
+        "(B, 3, H, W) float normalised -> (B, D+2, h, w): patch tokens, then CLS attention and its relation map R"
+        vit, prefix, grid = self.model, self.num_prefix_tokens, self.grid(*images.shape[-2:])
+        attended = []
+        def see(layer, queries, keys):
+            attention = (queries @ keys.mT * vit.blocks[layer].attn.scale).softmax(-1).mean(1) # (B, prefix+N, prefix+N)
+            cls = attention[:, :1]
+            attended.append(torch.cat([cls, cls @ attention], 1)[..., prefix:])
+        with _watch_blocks(vit, grid, see, whole=True):
+            tokens = encode(vit, self.embed(images), grid)
+        patches = vit.norm(tokens)[:, prefix:].mT # (B, prefix+N, D) -> (B, D, N)
+        return torch.cat([patches, torch.stack(attended).mean(0)], 1).unflatten(2, grid)
+
+def load_tokens(
+    name:str, # as for `load_backbone`
+    weights:str|Path|bool|None=None, # as for `load_backbone`
+    **timm_kwargs
+) -> FrozenTokens: # raises FileNotFoundError where weights can't be had, ValueError where they don't fit
+    "A frozen ViT by name, for heads on its tokens"
+    vit = load_backbone(name, weights, **timm_kwargs)
+    return FrozenTokens(vit.model, name, timm_kwargs)

@@ -49,7 +49,7 @@ class Source(Settings):
     split_at:float|None=None   # uncertain pixels above it start as foreground, [0, 1]
     # whose GrabCut: ours, or OpenCV's, the reference; None: that of the preset
     kernel:Literal["grid", "cv2"]|None=None
-    ppd:float|None=None        # threshold of PPD's masks beside them, [0, 1]; None: that of the preset
+    ppd:float|None=None        # threshold of PPD's masks, [0, 1]; None: that of the preset
 
     def validate(self):
         for name in ("delta0", "delta1", "split_at", "ppd"):
@@ -104,6 +104,8 @@ class Masks(Settings):
     split:str="train"         # which pictures
     pictures:Path|None=None   # where its pictures are, if not beside the lists
     count:int|None=None       # only so many, drawn at random, the same each time; None: all
+    # which masks: GrabCut's, or those of PPD, the paper's baseline: attention at or above --ppd and no GrabCut
+    method:Literal["grabcut", "ppd"]="grabcut"
     source:tyro.conf.OmitArgPrefixes[Source]=Source()
     size:int=224              # pictures are squashed to this side, px, and masks have it
     workers:int|None=None     # processes; None: one a core
@@ -138,7 +140,7 @@ class Masks(Settings):
         from locloc.stores import make_masks, on_accelerator
         check_folder(self.out)
         store = make_masks(
-            dataset, self.out, attention=on_accelerator(self.source.load()), params=self.source.grabcut_params(),
+            dataset, self.out, attention=on_accelerator(self.source.load()), params=self._params(),
             size=self.size, workers=workers, batch_size=self.batch, shard=_parse_shard(self.shard))
         if "counts" in store.manifest:
             print(f"{self.out}: {len(store)} masks; next: {self._next()}")
@@ -147,6 +149,10 @@ class Masks(Settings):
         print(f"{self.out}: {len(store)} of {len(dataset)} masks; {rest}")
         if store.damaged:
             raise SystemExit(1)
+
+    def _params(self):
+        from locloc.masks import PPDParams
+        return PPDParams(self.source.ppd_threshold()) if self.method == "ppd" else self.source.grabcut_params()
 
     def _next(self):
         command = ["locloc", "train", "geg", "--preset", "tiny", "--data", self.data, "--masks", str(self.out)]

@@ -40,7 +40,7 @@ from .boxes import map_boxes, scale_boxes
 from .data import Geometry, PictureError, Sample, Samples
 from .files import DISK_FULL, LEFTOVER, differences, read_json, replace_whole
 from .localization import one_line
-from .masks import GrabCutParams, grabcut_mask, resize_mask, source_preset
+from .masks import GrabCutParams, PPDParams, grabcut_mask, ppd_mask, resize_mask, source_preset
 
 # %% ../nbs/14_stores.ipynb #stores-028
 _USUAL_SUFFIXES = {"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm"}
@@ -412,6 +412,11 @@ def _manifest(dataset, source, params, size):
         **_origin(dataset), size=[size, size], attention=source.fingerprint, params=asdict(params),
         versions=dict(locloc=__version__, opencv=cv2.__version__, numpy=np.__version__))
 
+def _mask(picture, attention, params):
+    if isinstance(params, PPDParams):
+        return ppd_mask(attention, params.ppd, picture.shape[:2])
+    return grabcut_mask(picture, attention, params)
+
 def _cut(store, params, samples, pictures, attention, wanted, damaged):
     "Write the wanted masks of a batch -> how many were dealt with, and why some can't be made, by id"
     without, writes = {samples[i].id: damaged[i] for i in wanted if i in damaged}, []
@@ -420,7 +425,7 @@ def _cut(store, params, samples, pictures, attention, wanted, damaged):
             if _told_to_stop():
                 return done, without
             if i not in damaged:
-                mask = grabcut_mask(pictures[i], attention[i], params)
+                mask = _mask(pictures[i], attention[i], params)
                 writes.append(disk.submit(store.write, samples[i].id, mask))
         for write in writes:
             write.result()
@@ -465,14 +470,14 @@ def make_masks(
     dataset,                   # whose pictures get masks
     folder,                    # of the store; several shards and machines may write to it at the same time
     attention="lowlevel",      # attention source, used where it is; or its name, for the best device there is
-    params:GrabCutParams=None, # None: the preset of the source's name, `paper` where there is none
+    params:GrabCutParams|PPDParams=None, # None: GrabCut's preset of the source's name, `paper` where there is none
     size:int=224,              # pictures are squashed to size x size, so are their masks, px
     workers:int=0,             # processes; 0: this one
     batch_size:int=16,         # pictures a batch
     progress:bool=True,        # show a bar, on the main rank only
     shard:tuple=(1, 1),        # (i, n): only the i-th of n parts, i from 1; ranks share that
 )->MaskStore:                  # its manifest has `counts` once every mask of the data set is there
-    "GrabCut masks of a data set. What the folder holds is kept: run it again after a crash, or with pictures mended"
+    "GrabCut's or PPD's masks. What the folder holds is kept: run it again after a crash, or with pictures mended"
     source = on_accelerator(load_attention(attention)) if isinstance(attention, str) else attention
     params = params or source_preset(source.name).params
     _check_work(source, size, workers, batch_size)
