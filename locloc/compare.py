@@ -26,7 +26,7 @@ from .data import get_protocol, load_dataset
 from .evaluate import evaluate
 from .files import Settings, check_folder, check_min, parsing, replace_whole
 from .localizers import load_localizer, load_method
-from .masks import source_preset
+from .masks import PPDParams, source_preset
 from .report import padded_table
 from .stores import cores, make_masks
 from .train import STAGES, train
@@ -61,10 +61,10 @@ class _Experiment(Settings):
         dataset = load_dataset(self.data, split, pictures=self.pictures)
         return dataset if self.count is None else dataset.subset(self.count)
 
-    def store(self, name, params=None, **options): # -> MaskStore in the experiment's folder
+    def store(self, name, params=None): # -> MaskStore in the experiment's folder
         "Masks of the training pictures, made as far as they are missing"
-        return make_masks(self.dataset("train"), self.out/"masks"/name, self.attention, params,
-                          workers=cores() if self.workers is None else self.workers, **options)
+        workers = cores() if self.workers is None else self.workers
+        return make_masks(self.dataset("train"), self.out/"masks"/name, self.attention, params, workers=workers)
 
     def grabcut_masks(self): # -> path of a store
         return self.masks or self.store("grabcut").folder
@@ -249,8 +249,7 @@ class Compare(_Experiment):
         if name == "locloc":
             return Entry("LocLoc", tuple(map(self.locloc, self.seeds)), "LocLoc")
         if name == "ppd":
-            ppd = source_preset(self.attention).ppd
-            masks = self.store("ppd", ppd=ppd).folder
+            masks = self.store("ppd", PPDParams(source_preset(self.attention).ppd)).folder
             return Entry("PPD", tuple(self.train("ppd", "geg", seed, masks=masks) for seed in self.seeds), "PPD")
         if name in STAGES:
             config = STAGES[name]
