@@ -6,9 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from locloc.attention import load_attention
 from locloc.backbone import FrozenTokens, load_backbone, load_tokens
 from locloc.cli import main
-from locloc.data import load_dataset
+from locloc.data import Geometry, load_dataset
+from locloc.localization import sharing
 from locloc.localizers import load_localizer
 from locloc.masks import PPDParams, ppd_mask
 from locloc.peers import PEERS
@@ -61,7 +63,6 @@ def test_both_maps_are_those_of_the_whole_attention_matrix(name, options):
 
 
 def test_tokens_and_features_of_one_vit_are_not_mixed_up_when_shared():
-    from locloc.localization import sharing
     tokens, picture = load_tokens("test_vit", weights=False), np.zeros((1, 64, 64, 3), np.uint8)
     vit = load_backbone("test_vit", weights=False)
     vit.load_state_dict(tokens.state_dict())
@@ -144,10 +145,10 @@ def test_newton_schulz_goes_to_the_inverse_where_there_is_one():
     head = SCM(D + 2, C, layers=1, steps=40)
     layer, S = head.layers[0], torch.randn(1, C, *SIZE)
     layer.similarity.data.fill_(2.)
-    first = layer.flow(S)[0]
+    inverse = layer.flow(S)[0].mT
     layer.steps = 0
-    X = layer.flow(S)[0] / layer.start # the transposed of the transposed
-    torch.testing.assert_close(first.mT @ X, torch.eye(20), atol=1e-2, rtol=0)
+    matrix = layer.flow(S)[0] / layer.start # before the first step it is a multiple of the matrix
+    torch.testing.assert_close(inverse @ matrix, torch.eye(20), atol=1e-2, rtol=0)
 
 
 def test_lctr_is_its_equations(features):
@@ -211,8 +212,6 @@ def test_masks_of_ppd_are_a_hard_threshold_and_geg_learns_from_them(tmp_path, ca
     main(["masks", *few, "--out", str(store), "--method", "ppd", "--ppd", ".4", "--size", "64", "--workers", "0"])
     masks, dataset = MaskStore(store), load_dataset("scenes").subset(4)
     assert masks.manifest["params"] == {"ppd": .4}
-    from locloc.attention import load_attention
-    from locloc.data import Geometry
     seen = Geometry(64, squash=True).inputs([sample.picture for sample in dataset])
     for id, attention in zip(dataset.ids(), load_attention("lowlevel")(seen), strict=True):
         np.testing.assert_array_equal(masks.read(id), ppd_mask(attention, .4, (64, 64)))
