@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from . import vit_peers  # noqa: F401 - its peers make themselves known
 from .attention import SOURCES, load_attention
 from .boxes import centred_box, map_boxes, scale_boxes
 from .data import Geometry, open_picture
