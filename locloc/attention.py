@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['SIDE', 'SOURCES', 'attention_map', 'lowlevel_features', 'border_distance', 'centre_prior', 'colour_vote',
            'segment_means', 'LowLevel', 'CLSAttention', 'ClassActivation', 'Agreement', 'Source', 'register_source',
-           'load_attention']
+           'register_kind', 'load_attention']
 
 # %% ../nbs/11_attention.ipynb #attention-003
+import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -162,6 +163,14 @@ class LowLevel:
         return segment_means(colour_vote(distance * centre_prior(28, 28), features[0]), picture)
 
 # %% ../nbs/11_attention.ipynb #attention-028
+def _whole_patches(pictures, patch_size):
+    "Pictures whose sides are the nearest multiples of the patch"
+    pictures = _check_pictures(pictures)
+    H, W = (max(round(side / patch_size), 1) * patch_size for side in pictures.shape[1:3])
+    if (H, W) == pictures.shape[1:3]:
+        return pictures
+    return np.stack([cv2.resize(p, (W, H), interpolation=cv2.INTER_AREA) for p in pictures])
+
 class CLSAttention:
     "Attention source of a backbone: its CLS attention, mean of the chosen layers and heads"
     def __init__(self, backbone, layers=None, heads=None):
@@ -171,11 +180,7 @@ class CLSAttention:
 
     def rows(self, pictures):
         "(B, H, W, 3) uint8 RGB -> (B, layers, heads, h, w) float32 tensor, of all layers and heads"
-        pictures, P = _check_pictures(pictures), self.backbone.patch_size
-        H, W = (max(round(side / P), 1) * P for side in pictures.shape[1:3])
-        if (H, W) != pictures.shape[1:3]:
-            pictures = np.stack([cv2.resize(p, (W, H), interpolation=cv2.INTER_AREA) for p in pictures])
-        return self.backbone.look(pictures).cls_attention
+        return self.backbone.look(_whole_patches(pictures, self.backbone.patch_size)).cls_attention
 
     def __call__(self, pictures): # (B, H, W, 3) uint8 RGB -> (B, h, w) float32 in [0, 1]
         return attention_map(self.rows(pictures), self.layers, self.heads).cpu().numpy()
@@ -259,6 +264,24 @@ def register_source(
     "Make an attention source known by its name"
     SOURCES[source.name] = source
 
+# %% ../nbs/11_attention.ipynb #50abc81f
+_KINDS = {} # what stands before the colon -> (name, weights=None, **options) -> source
+_MODULES = dict.fromkeys(("lost", "tokencut", "heads"), "locloc.discovery") # kind -> the module that registers it
+
+def register_kind(
+    kind:str, # what stands before the colon
+    make,     # (name, weights=None, **options) -> source
+):
+    "Make a way to read maps off networks known; one of the same name is replaced"
+    _KINDS[kind] = make
+
+def _find_kind(name):
+    "What makes a source whose name has a kind before a colon, and the network's name; None: it has no known one"
+    kind, _, network = name.partition(":")
+    if kind in _MODULES and kind not in _KINDS:
+        importlib.import_module(_MODULES[kind])
+    return _KINDS.get(kind), network
+
 # %% ../nbs/11_attention.ipynb #54fde3b2
 def _has_options(name):
     "Does a source take weights, layers and heads?"
@@ -266,7 +289,7 @@ def _has_options(name):
     return known is None or known.make is None or bool(inspect.signature(known.make).parameters)
 
 def load_attention(
-    # a registered name, a name for `load_backbone`, "cam:" and a name for `load_classifier`, or several joined by "+"
+    # a registered name, a name for `load_backbone`, a kind, colon and name ("cam:resnet50"), or several joined by "+"
     name:str,
     weights=None, # as for `load_backbone`
     layers=None,  # numbers, as for `attention_map`; None: the paper's mean of all (locloc-tiny: the last layer)
@@ -285,14 +308,15 @@ def load_attention(
     if "+" in name:
         parts = name.split("+")
         return Agreement(*(load_attention(part, **options if _has_options(part) else {}) for part in parts))
-    if name.startswith("cam:"):
-        return _from_classifier(name.removeprefix("cam:"), **options)
-    return _from_backbone(name, **options)
-
-def _from_classifier(name, weights=None, layers=None, heads=None, **timm_kwargs):
-    "Class activation maps of a classifier"
+    make, network = _find_kind(name)
+    if make is None:
+        return _from_backbone(name, **options)
     if layers is not None or heads is not None:
-        raise ValueError(f"cam:{name} has no layers and no heads to choose")
+        raise ValueError(f"{name} has no layers and no heads to choose")
+    return make(network, **options)
+
+def _from_classifier(name, weights=None, **timm_kwargs):
+    "Class activation maps of a classifier"
     return ClassActivation(load_classifier(name, weights, **timm_kwargs), name)
 
 def _from_backbone(name, weights=None, layers=None, heads=None, **timm_kwargs):
@@ -300,6 +324,7 @@ def _from_backbone(name, weights=None, layers=None, heads=None, **timm_kwargs):
     return CLSAttention(load_backbone(name, weights, **timm_kwargs), layers, heads)
 
 # %% ../nbs/11_attention.ipynb #11958ef4
+register_kind("cam", _from_classifier)
 register_source(Source("lowlevel", LowLevel, params=dict(delta0=.12, delta1=.60, split=.30), ppd=.35))
 register_source(Source("locloc-tiny", partial(_from_backbone, "locloc-tiny", layers=(-1,)),
     params=dict(delta0=.10, delta1=.40, split=.30), ppd=.30))

@@ -39,7 +39,7 @@ from .localization import one_line
 class Source(Settings):
     "Where attention comes from and how it becomes a mask."
     # `lowlevel` (needs no weights), a backbone (locloc-tiny, dino_vits16, ...), cam:NAME (class activation maps of a
-    # classifier), or several joined by "+", such as lowlevel+locloc-tiny
+    # classifier), lost:, tokencut: or heads: and a backbone, or several joined by "+", such as lowlevel+locloc-tiny
     attention:str="lowlevel"
     weights:str|None=None      # weights file of that backbone; None: the shipped ones or the hub's cache
     preset:str|None=None       # thresholds: paper, released_code, lowlevel, locloc-tiny; None: those of the source
