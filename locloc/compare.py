@@ -240,8 +240,8 @@ def table_text(
 @dataclass(frozen=True)
 class Compare(_Experiment):
     "Train what is not trained yet, judge all methods in one pass, write the paper's table and figure."
-    # names of peers (cam, acol, ts_cam, ...), ppd, locloc, or whatever `locloc evaluate --method` takes
-    methods:tuple[str, ...]=("cam", "acol", "ts_cam", "ppd", "locloc")
+    # names of peers (cam, acol, tscam, ...), ppd, locloc, or whatever `locloc evaluate --method` takes
+    methods:tuple[str, ...]=("cam", "acol", "tscam", "ppd", "locloc")
     published:Literal["cub", "ilsvrc", ""]="" # figures of the paper's tables to quote beside ours
 
     def entry(self, name):
@@ -254,9 +254,9 @@ class Compare(_Experiment):
         if name in STAGES:
             config = STAGES[name]
             masks = dict(masks=self.grabcut_masks()) if config.of(self.preset).needs_masks else {}
-            title = getattr(config, "title", name)
+            title = getattr(config, "title", "") or name
             return Entry(title, tuple(self.train(name, name, seed, **masks) for seed in self.seeds), title)
-        return Entry(name, (load_method(name),), _OF_PAPER.get(name.partition(":")[0], ""))
+        return Entry(name, (load_method(name),))
 
     def locloc(self, seed):
         masks = self.grabcut_masks()
@@ -281,7 +281,6 @@ class Compare(_Experiment):
         replace_whole(self.out/"table.md", lambda aside: aside.write_text(text, encoding="utf-8"))
         print(f"{text}\n{self.out}: table.md, figure.png, report.md; runs and masks")
 
-_OF_PAPER = {"cam": "CAM"}
 _LEGEND = ("Percent of pictures; ±: standard deviation between seeds; 95 %: bootstrap interval of GT-known Loc over "
            "pictures, mean of the seeds'. Trivial rows and all else: report.md. Backbones are frozen: weights "
            "trained are those of the heads.")

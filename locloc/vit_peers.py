@@ -45,7 +45,7 @@ class TSCAMConfig(TokenConfig):
     "Train TS-CAM on frozen tokens (Gao et al., ICCV 2021)."
     out:Path=Path("runs/tscam") # folder for checkpoints, metrics.jsonl, TensorBoard events and the finished model
 
-    head = TSCAM
+    head, title = TSCAM, "TS-CAM"
     presets = {
         # theirs for CUB; ×.1 every 30 epochs has become a cosine
         "paper": dict(epochs=60, batch=128, optimizer="adamw", lr=5e-5, weight_decay=5e-4, cosine=True),
@@ -111,7 +111,7 @@ class SCMConfig(TokenConfig):
     layers:int=4 # of calibration
     steps:int=4  # of Newton-Schulz in each
 
-    head = SCM
+    head, title = SCM, "SCM"
     presets = {
         "paper": dict(epochs=30, batch=256, optimizer="adamw", lr=5e-5, weight_decay=5e-4), # their code's, for CUB
         "tiny": dict(epochs=20, batch=32, optimizer="adamw", lr=1e-3, weight_decay=.05, cosine=True, cached_views=4),
@@ -155,7 +155,7 @@ class LCTRConfig(TokenConfig):
     out:Path=Path("runs/lctr") # folder for checkpoints, metrics.jsonl, TensorBoard events and the finished model
     kernels:int=4 # that are mixed
 
-    head = LCTR
+    head, title = LCTR, "LCTR"
     presets = {
         "paper": dict( # their code's, for CUB
             epochs=80, batch=128, optimizer="adamw", lr=5e-5, weight_decay=.05, cosine=True, warmup_epochs=5),

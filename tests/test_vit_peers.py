@@ -71,7 +71,7 @@ def test_tokens_and_features_of_one_vit_are_not_mixed_up_when_shared():
         assert torch.is_tensor(tokens.look(picture)) and vit.look(picture).cls_attention is not None
 
 
-def test_parameters_of_ts_cam_are_as_many_as_published():
+def test_parameters_of_tscam_are_as_many_as_published():
     "25.1 M on DeiT-S with the 1000 classes of ILSVRC"
     tokens = load_tokens("deit_small", weights=False)
     head = TSCAM(tokens.channels, 1000)
@@ -88,7 +88,7 @@ def convolved(x, weight, bias):
     return out
 
 
-def test_ts_cam_is_its_equations(features):
+def test_tscam_is_its_equations(features):
     head, labels = TSCAM(D + 2, C), torch.tensor([2, 0])
     S = convolved(features[:, :D], head.conv.weight, head.conv.bias)
     torch.testing.assert_close(head(features), S.mean((2, 3)))
@@ -119,7 +119,7 @@ def calibrated(S, f, lam, beta, steps):
     return S + S * change, f + change
 
 
-def test_scm_is_its_equations_while_it_trains_and_ts_cam_afterwards(features):
+def test_scm_is_its_equations_while_it_trains_and_tscam_afterwards(features):
     head, labels = SCM(D + 2, C, layers=2, steps=5), torch.tensor([2, 0])
     for layer, (lam, beta) in zip(head.layers, [(.8, .4), (1.1, .6)], strict=True):
         layer.similarity.data.fill_(lam)
@@ -135,10 +135,10 @@ def test_scm_is_its_equations_while_it_trains_and_ts_cam_afterwards(features):
     head.loss(features, {"label": labels})[0].backward()
     for parameter in head.parameters():
         assert parameter.grad.isfinite().all() and parameter.grad.abs().sum() > 0
-    ts_cam = TSCAM(D + 2, C)
-    ts_cam.conv.load_state_dict(head.conv.state_dict())
-    assert torch.equal(head.eval()(features), ts_cam(features))
-    assert torch.equal(head.maps(features, labels), ts_cam.maps(features, labels))
+    tscam = TSCAM(D + 2, C)
+    tscam.conv.load_state_dict(head.conv.state_dict())
+    assert torch.equal(head.eval()(features), tscam(features))
+    assert torch.equal(head.maps(features, labels), tscam.maps(features, labels))
 
 
 def test_newton_schulz_goes_to_the_inverse_where_there_is_one():
