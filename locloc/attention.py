@@ -264,7 +264,7 @@ def register_source(
     "Make an attention source known by its name"
     SOURCES[source.name] = source
 
-# %% ../nbs/11_attention.ipynb #50abc81f
+# %% ../nbs/11_attention.ipynb #2ad0bf75
 _KINDS = {} # what stands before the colon -> (name, weights=None, **options) -> source
 _MODULES = dict.fromkeys(("lost", "tokencut", "heads"), "locloc.discovery") # kind -> the module that registers it
 
@@ -331,3 +331,6 @@ register_source(Source("locloc-tiny", partial(_from_backbone, "locloc-tiny", lay
 register_source(Source("cam:efficientnet_lite0", params=dict(delta0=.20, delta1=.70, split=.30), ppd=.30))
 register_source(Source("lowlevel+cam:efficientnet_lite0", params=dict(delta0=.20, delta1=.55, split=.40), ppd=.40))
 register_source(Source("lowlevel+locloc-tiny", params=dict(delta0=.20, delta1=.55, split=.30), ppd=.35))
+register_source(Source("lost:locloc-tiny", params=dict(delta0=.12, delta1=.75, split=.50), ppd=.70))
+register_source(Source("tokencut:locloc-tiny", params=dict(delta0=.05, delta1=.50, split=.30), ppd=.20))
+register_source(Source("heads:locloc-tiny", params=dict(delta0=.05, delta1=.75, split=.30), ppd=.50))

@@ -66,6 +66,7 @@ def test_first_setting_follows_the_source():
 def test_registered_sources_are_offered(monkeypatch):
     monkeypatch.setitem(SOURCES, "mine", Source("mine", LowLevel))
     shipped = ["cam:efficientnet_lite0", "lowlevel+cam:efficientnet_lite0", "lowlevel+locloc-tiny"]
+    shipped += ["lost:locloc-tiny", "tokencut:locloc-tiny", "heads:locloc-tiny"]
     assert Sources("test_vit").names == ["test_vit", "lowlevel", "locloc-tiny", *shipped, "mine"]
 
 
