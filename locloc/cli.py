@@ -593,7 +593,7 @@ def _run_command(commands, args, name, about):
 
 def _dispatch(args):
     if args[:1] == ["train"]:
-        import locloc.localizers # noqa: F401 - peers make themselves known to the loop
+        import locloc.localizers  # noqa: F401 - peers make themselves known to the loop
         from locloc.train import main as run
         run(args[1:])
     elif args[:1] == ["data"]:
