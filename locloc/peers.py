@@ -44,13 +44,20 @@ class Head(nn.Module):
     def forward(self, features): # -> (B, C) scores; None: it knows no classes
         return self.class_maps(features).mean((2, 3))
 
+    def augment(self,
+        images, # (B, 3, H, W) normalised
+        batch,  # dict as for `loss`
+    ):          # both, as the head learns from them; `target` (B, C) in the batch takes the place of `label`
+        "What a method does to pictures before the frozen network sees them, while training"
+        return images, batch
+
     def loss(self,
         features, # (B, D, h, w)
         batch,    # dict with `label` (B,) and, where the method learns from pseudo masks, `mask` (B, H, W)
     ):            # scalar, and a dict of figures to log
         "What the head learns from"
         scores, label = self(features), batch["label"]
-        loss = F.cross_entropy(scores, label)
+        loss = F.cross_entropy(scores, batch.get("target", label))
         return loss, {"cross_entropy": loss.detach(), "top1": 100*(scores.argmax(1) == label).float().mean()}
 
     def maps(self,
@@ -86,6 +93,12 @@ class PeerConfig(TrainConfig):
     title = ""        # what the method's authors call it
     needs_masks = False # does it learn from pseudo masks?
 
+    def validate(self):
+        super().validate()
+        if self.cached_views and self.head.augment is not Head.augment:
+            raise ValueError(f"{self.method} changes pictures anew in every step, which features that are cached can't "
+                f"follow: --cached-views must be 0, got {self.cached_views}")
+
     @property
     def options(self):
         "What this method's head takes beside channels and number of classes"
@@ -118,8 +131,10 @@ class PeerStage(TrainStage):
         return self.backbone(self.backbone.normalize(pictures))
 
     def forward(self, batch):
-        features = batch["features"].float() if "features" in batch else self.features(batch["picture"])
-        return self.head.loss(features, batch)
+        if "features" in batch:
+            return self.head.loss(batch["features"].float(), batch)
+        images, batch = self.head.augment(self.backbone.normalize(batch["picture"]), batch)
+        return self.head.loss(self.backbone(images), batch)
 
     def finished(self, classes):
         return Peer(self.config.method, self.backbone, self.head, classes, self.config.options)
@@ -150,7 +165,7 @@ class Peer(nn.Module):
     ):
         super().__init__()
         self.method, self.backbone, self.head, self.size = method, backbone, head, size
-        self.classes, self.options = tuple(classes), dict(options or {})
+        self.classes, self.options = tuple(classes), json.loads(json.dumps(options or {}))
         self.name, self.class_specific = method, head.class_specific # a table row is called so
         self.threshold = None # share of the map's maximum at which a box is drawn; None: the protocol's business
         self.eval()

@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 import tyro
 from accelerate import Accelerator, DistributedDataParallelKwargs, skip_first_batches
+from accelerate.utils import set_seed
 from safetensors.torch import load_file
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
@@ -490,6 +491,7 @@ def _fit(accelerator, config, stage, loader, progress, check): # check: called b
             done = step - epoch*steps_an_epoch
             for batch in skip_first_batches(loader, done):
                 schedule.step_update(step)
+                set_seed(_seed_of_step(config.seed, step), device_specific=True)
                 figures = _take_step(accelerator, stage, optimizer, batch)
                 check()
                 step += 1
@@ -499,6 +501,9 @@ def _fit(accelerator, config, stage, loader, progress, check): # check: called b
                     raise KeyboardInterrupt(f"stopped after step {step}; the same command goes on from there")
             save()
     accelerator.end_training()
+
+def _seed_of_step(seed, step):
+    return int(np.random.default_rng((seed, step)).integers(2**31))
 
 def _take_step(accelerator, stage, optimizer, batch):
     loss, figures = stage(batch)
@@ -560,7 +565,6 @@ def _check_number(config, dataset):
     if isinstance(config, GEGConfig) and min(config.batch, len(dataset)) < 2:
         raise ValueError("batch normalization needs 2 pictures a step or more, "
             f"got a batch of {config.batch} from {len(dataset)} pictures")
-
 
 # %% ../nbs/24_train.ipynb #train-030
 def train(
