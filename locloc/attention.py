@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIDE', 'SOURCES', 'attention_map', 'lowlevel_features', 'border_distance', 'centre_prior', 'colour_vote',
-           'segment_means', 'LowLevel', 'CLSAttention', 'ClassActivation', 'Agreement', 'Source', 'register_source',
-           'register_kind', 'load_attention']
+           'segment_means', 'LowLevel', 'CLSAttention', 'ClassActivation', 'grad_cam', 'Agreement', 'Source',
+           'register_source', 'register_kind', 'load_attention']
 
 # %% ../nbs/11_attention.ipynb #attention-003
 import importlib
@@ -199,23 +199,34 @@ class ClassActivation:
     @torch.inference_mode()
     def __call__(self, pictures): # (B, H, W, 3) uint8 RGB -> (B, h, w) float32 in [0, 1]
         pictures = _check_pictures(pictures)
-        seen = np.concatenate([pictures, pictures[:, :, ::-1]])
-        device = next(self.model.parameters()).device
-        images = torch.from_numpy((seen / np.float32(255) - self.mean) / self.std).to(device).permute(0, 3, 1, 2)
-        maps = self._maps(images.contiguous(memory_format=torch.channels_last))
+        maps = self._maps(self.images(np.concatenate([pictures, pictures[:, :, ::-1]])))
         straight, mirrored = maps.chunk(2)
         return attention_map((straight + mirrored.flip(2))[:, None, None]).cpu().numpy()
 
-    def _maps(self, images):
-        "(B, 3, H, W) -> (B, h, w): what each place says for the classes that are likely, at least 0"
+    def images(self, pictures):
+        "(B, H, W, 3) uint8 RGB -> (B, 3, H, W) normalised, where the network is"
+        device = next(self.model.parameters()).device
+        images = torch.from_numpy((pictures / np.float32(255) - self.mean) / self.std).to(device).permute(0, 3, 1, 2)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def features(self, images):
+        "(B, 3, H, W) normalised -> what the network's head reads, in the network's own layout"
         try:
-            features = self.model.forward_features(images)
+            return self.model.forward_features(images)
         except AssertionError as error: # timm's, of a ViT that takes one size only
             raise ValueError(f"{self.name}: {error} Squash pictures, or load it with dynamic_img_size=True") from None
-        shares = self.model.forward_head(features).softmax(1)
-        places, (h, w) = _places(features, self.model, images)
-        opinions = self.model.forward_head(places).unflatten(0, (len(images), -1)) # (B·h·w, C) -> (B, h·w, C)
-        return torch.einsum("bnc,bc->bn", opinions, shares).unflatten(1, (h, w)).clamp_min(0)
+
+    def opinions(self, images):
+        "(B, 3, H, W) normalised -> scores (B, C), and what each place says of every class, (B, C, h, w)"
+        features = self.features(images)
+        places, grid = _places(features, self.model, images)
+        opinions = self.model.forward_head(places).unflatten(0, (len(images), *grid)) # (B·h·w, C) -> (B, h, w, C)
+        return self.model.forward_head(features), opinions.permute(0, 3, 1, 2)
+
+    def _maps(self, images):
+        "(B, 3, H, W) -> (B, h, w): what each place says for the classes that are likely, at least 0"
+        scores, opinions = self.opinions(images)
+        return torch.einsum("bchw,bc->bhw", opinions, scores.softmax(1)).clamp_min(0)
 
 def _places(features, model, images):
     "Features of B pictures -> of B·h·w pictures of one place each, in the same layout; and (h, w)"
@@ -227,6 +238,43 @@ def _places(features, model, images):
     prefix = model.num_prefix_tokens # its head may read CLS or the mean of the patches, so every token is this one
     patches = features[:, prefix:].flatten(0, 1) # (B, prefix+N, D) -> (B·N, D)
     return patches[:, None].expand(-1, prefix + 1, -1), model.patch_embed.dynamic_feat_size(images.shape[2:])
+
+# %% ../nbs/11_attention.ipynb #aad05423
+def grad_cam(
+    source,  # ClassActivation
+    images,  # (B, 3, H, W) normalised
+    choose,  # (B, C) scores -> (B,) numbers of the classes asked for
+):           # scores (B, C), and (B, h, w) maps of these classes, at least 0
+    "Grad-CAM of a classifier"
+    with torch.inference_mode(False), torch.enable_grad():
+        features, scores = _before_the_last_step(source, images.clone())
+        wanted = scores.gather(1, choose(scores.detach())[:, None]).sum()
+        gradient, = torch.autograd.grad(wanted, features)
+        features, gradient = (_as_channels(x.detach(), source.model, images) for x in (features, gradient))
+    return scores.detach(), (gradient.mean((2, 3), keepdim=True)*features).sum(1).clamp_min(0)
+
+def _before_the_last_step(source, images):
+    "What Grad-CAM differentiates by, and the scores (B, C) that follow from it"
+    features = source.features(images)
+    if features.ndim == 4:
+        return features.requires_grad_(), source.model.forward_head(features)
+    kept = []
+    def keep(norm, given, tokens):
+        kept.append(tokens.detach().requires_grad_())
+        return kept[0]
+    handle = source.model.blocks[-1].norm1.register_forward_hook(keep)
+    try:
+        scores = source.model(images)
+    finally:
+        handle.remove()
+    return kept[0], scores
+
+def _as_channels(features, model, images):
+    "Features or tokens in a network's own layout -> (B, D, h, w)"
+    if features.ndim == 3:
+        grid = model.patch_embed.dynamic_feat_size(images.shape[2:])
+        return features[:, model.num_prefix_tokens:].mT.unflatten(2, grid)
+    return features.permute(0, 3, 1, 2) if getattr(model, "output_fmt", "NCHW") == "NHWC" else features
 
 # %% ../nbs/11_attention.ipynb #attention-031
 class Agreement:

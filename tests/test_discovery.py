@@ -245,7 +245,7 @@ def test_the_box_is_that_of_the_mask_on_the_patches(monkeypatch):
 
 
 @pytest.mark.parametrize("name, words", [
-    ("tokencut", "tokencut needs a ViT, such as tokencut:locloc-tiny"),
+    ("tokencut", "tokencut needs a network, such as tokencut:locloc-tiny"),
     ("tokencut:nothing_vit", "no network called 'nothing_vit'"),
     ("lost:locloc-tiny+lowlevel", "grabcut:lost:locloc-tiny")])
 def test_what_cannot_be_had_is_said(name, words):
