@@ -73,21 +73,24 @@ class Calibration(nn.Module):
         self.steps, self.start = steps, start
         self.similarity, self.threshold = nn.Parameter(torch.tensor(1.)), nn.Parameter(torch.tensor(.5)) # λ, β
 
-    def flow(self, class_maps):
-        "(B, C, h, w) -> (B, N, N): W"
+    def flow(self, class_maps, activation):
+        "(B, C, h, w) and (B, h, w) -> (B, h, w): W f, and no inverse on the way"
         tokens = F.normalize(class_maps.flatten(2).mT, dim=2) # (B, N, C)
         laplacian = _laplacian(*class_maps.shape[2:]).to(tokens)
-        matrix = laplacian * (self.similarity * tokens @ tokens.mT - 1)
-        inverse = self.start * matrix.mT.detach()
-        for _ in range(self.steps):
-            inverse = 2 * inverse - inverse @ matrix @ inverse
-        return inverse.mT
+        matrix = laplacian * (self.similarity * tokens @ tokens.mT - 1) # symmetric
+        start = self.start * matrix.detach()
+        term = start @ activation.flatten(1)[..., None] # (B, N, 1)
+        total = term
+        for _ in range(2**self.steps - 1):
+            term = term - start @ (matrix @ term)
+            total = total + term
+        return total.view_as(activation)
 
     def forward(self,
         class_maps, # (B, C, h, w)
         activation, # (B, h, w), at least 0
     ):              # both, calibrated
-        flown = (self.flow(class_maps) @ activation.flatten(1)[..., None]).view_as(activation)
+        flown = self.flow(class_maps, activation)
         change = stretch(F.tanhshrink(flown / (self.threshold * activation.amax((1, 2), keepdim=True))))
         return class_maps * (1 + change[:, None]), activation + change
 
@@ -159,7 +162,9 @@ class LCTRConfig(TokenConfig):
     presets = {
         "paper": dict( # their code's, for CUB
             epochs=80, batch=128, optimizer="adamw", lr=5e-5, weight_decay=.05, cosine=True, warmup_epochs=5),
-        "tiny": dict(epochs=20, batch=32, optimizer="adamw", lr=1e-3, weight_decay=.05, cosine=True, cached_views=4),
+        "tiny": dict( # at ten times the rate all gates shut in the first steps
+            epochs=20, batch=32, optimizer="adamw", lr=1e-4, weight_decay=.05, cosine=True, warmup_epochs=2,
+            cached_views=4),
     }
 
     def validate(self):
