@@ -73,7 +73,7 @@ class BASConfig(PeerConfig):
     alpha:float=1.2 # weight of the mask's area
     top:int=200     # so many of the most probable classes' masks are averaged; 1: that of the class asked for
 
-    head = BASHead
+    head, title = BASHead, "BAS"
     presets = {
         "paper": dict(epochs=100, batch=32, optimizer="sgd", lr=1e-2, weight_decay=5e-4, cosine=True),
         "tiny": dict(epochs=20, batch=32, optimizer="adamw", lr=1e-3, weight_decay=.05, cosine=True, cached_views=4,
@@ -151,7 +151,7 @@ class C2AMConfig(PeerConfig):
     out:Path=Path("runs/c2am") # folder for checkpoints, metrics.jsonl, TensorBoard events and the finished model
     alpha:float=.05 # how little the less similar count
 
-    head = C2AMHead
+    head, title = C2AMHead, "C²AM"
     presets = {
         "paper": dict(epochs=20, batch=16, optimizer="sgd", lr=1e-3, weight_decay=1e-4, cosine=True),
         "tiny": dict(epochs=20, batch=16, optimizer="adamw", lr=1e-3, weight_decay=.05, cosine=True, cached_views=4),

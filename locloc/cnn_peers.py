@@ -55,7 +55,7 @@ class HaSConfig(PeerConfig):
     sides:tuple[int, ...]=(0, 16, 32, 44, 56) # sides of the cells, px, one drawn a picture; 0: nothing is hidden
     drop:float=.5 # probability that a cell is hidden, [0, 1]
 
-    head = HaSHead
+    head, title = HaSHead, "HaS"
     presets = {"paper": _SCHEDULE, "tiny": _TINY}
 
     def validate(self):
@@ -91,7 +91,7 @@ class CutMixConfig(PeerConfig):
     alpha:float=1. # of the Beta distribution that the kept share is drawn from
     mixed:float=1. # probability that a batch is mixed, [0, 1]
 
-    head = CutMixHead
+    head, title = CutMixHead, "CutMix"
     presets = {"paper": _SCHEDULE, "tiny": _TINY}
 
     def validate(self):
@@ -150,7 +150,7 @@ class ACoLConfig(PeerConfig):
     hidden:int=1024 # channels of the two hidden layers
     erase:float=.7  # where the first head's map is as high, the second sees 0
 
-    head = ACoLHead
+    head, title = ACoLHead, "ACoL"
     presets = {"paper": _SCHEDULE, "tiny": dict(_TINY, hidden=128, cached_views=4)}
 
 register_peer("acol", ACoLConfig)
@@ -191,7 +191,7 @@ class ADLConfig(PeerConfig):
     drop:float=.75  # probability that the most looked-at places are dropped, [0, 1]
     share:float=.9  # which these are, share of the largest attention, [0, 1]
 
-    head = ADLHead
+    head, title = ADLHead, "ADL"
     presets = {"paper": _SCHEDULE, "tiny": dict(_TINY, hidden=128, cached_views=4)}
 
 register_peer("adl", ADLConfig)
@@ -246,7 +246,7 @@ class SPGConfig(PeerConfig):
     out:Path=Path("runs/spg") # folder for checkpoints, metrics.jsonl, TensorBoard events and the finished model
     hidden:int=512 # channels of all hidden layers
 
-    head = SPGHead
+    head, title = SPGHead, "SPG"
     presets = {"paper": _SCHEDULE, "tiny": dict(_TINY, hidden=128, cached_views=4)}
 
 register_peer("spg", SPGConfig)
