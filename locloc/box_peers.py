@@ -204,7 +204,7 @@ class PSOLConfig(PeerConfig):
     reduced:int=64 # channels that the regressor reads on a grid of 7 x 7
     hidden:int=512 # channels of its hidden layer
 
-    head, needs_masks = PSOLHead, True
+    head, title, needs_masks = PSOLHead, "PSOL", True
     presets = {
         "paper": dict(epochs=100, batch=256, optimizer="sgd", lr=2e-3, weight_decay=1e-4, cosine=True),
         "tiny": dict(epochs=30, batch=32, optimizer="adamw", lr=1e-3, weight_decay=.05, cosine=True, cached_views=4,

@@ -294,8 +294,9 @@ register_localizer("centred", Centred)
 register_localizer("attention", AttentionMap, takes_source=True)
 register_localizer("ppd", PPD, takes_source=True)
 register_localizer("grabcut", GrabCut, takes_source=True)
-register_localizer("cam", ClassifierMap, takes_source=True, examples=("efficientnet_lite0",))
-register_localizer("gradcam", partial(ClassifierMap, gradients=True), takes_source=True, examples=("efficientnet_lite0",))
+for _kind, _gradients in (("cam", False), ("gradcam", True)):
+    register_localizer(
+        _kind, partial(ClassifierMap, gradients=_gradients), takes_source=True, examples=("efficientnet_lite0",))
 for _kind in ("lost", "tokencut", "heads"):
     register_localizer(_kind, partial(Discovered, _kind), takes_source=True, examples=("locloc-tiny",))
 register_localizer("locloc-tiny", _locloc_tiny)
