@@ -134,7 +134,10 @@ def start_logged(args, log, prepare=lambda: None):
 def last_words(process, patience=300):
     "What it said beside its bar, without the name of the command; a traceback as a whole"
     process.join(patience)
-    assert process.exitcode is not None, "it does not end"
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        return f"it does not end within {patience} s\nand was killed"
     lines = re.split("[\r\n]+", process.log.read_text())
     return "\n".join(line for line in lines if line and not BAR.match(line)).removeprefix("locloc: ")
 
