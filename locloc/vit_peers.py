@@ -64,7 +64,7 @@ def _laplacian(
     return neighbours.sum(1).diag() - neighbours
 
 class Calibration(nn.Module):
-    "One layer of SCM: activation flows between neighbours that are alike, and class maps grow where it is"
+    "One layer of SCM: activation flows between neighbours as their likeness lets it, and class maps grow where it is"
     def __init__(self,
         steps=4, # of Newton-Schulz
         start=2e-3, # its first guess, times the transposed matrix
