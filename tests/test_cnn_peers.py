@@ -362,12 +362,14 @@ def test_an_epoch_from_the_command_line_makes_a_localizer(tmp_path, masks):
 
 @pytest.mark.parametrize("name", ["cam", "gradcam"])
 def test_map_of_a_trained_classifier_is_that_of_the_class_asked_for(name):
+    torch.manual_seed(0)
     localizer = load_localizer(f"{name}:test_resnet", weights=False, size=64)
     pictures = [np.random.default_rng(0).integers(256, size=(50, 70, 3), dtype=np.uint8)]*2
     cat, own = localizer(pictures, ["n02124075_Egyptian_cat", None])
     assert localizer.class_specific and own.class_id == cat.class_id
     assert not np.array_equal(cat.score_map, own.score_map)
-    assert np.array_equal(localizer(pictures[:1], [own.class_id])[0].score_map, own.score_map)
+    asked = localizer(pictures[:1], [own.class_id])[0]
+    assert np.allclose(asked.score_map, own.score_map, atol=1e-3) # of a batch of another size
     with pytest.raises(ValueError, match="knows no class 'albatross'"):
         localizer(pictures[:1], ["albatross"])
 
