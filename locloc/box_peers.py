@@ -76,7 +76,7 @@ class BASConfig(PeerConfig):
     head, title = BASHead, "BAS"
     presets = {
         "paper": dict(epochs=100, batch=32, optimizer="sgd", lr=1e-2, weight_decay=5e-4, cosine=True),
-        "tiny": dict(epochs=20, batch=32, optimizer="adamw", lr=1e-3, weight_decay=.05, cosine=True, cached_views=4,
+        "tiny": dict(epochs=10, batch=32, optimizer="adamw", lr=1e-3, weight_decay=.05, cosine=True, cached_views=2,
                      hidden=128),
     }
 
@@ -154,7 +154,7 @@ class C2AMConfig(PeerConfig):
     head, title = C2AMHead, "C²AM"
     presets = {
         "paper": dict(epochs=20, batch=16, optimizer="sgd", lr=1e-3, weight_decay=1e-4, cosine=True),
-        "tiny": dict(epochs=20, batch=16, optimizer="adamw", lr=1e-3, weight_decay=.05, cosine=True, cached_views=4),
+        "tiny": dict(epochs=10, batch=16, optimizer="adamw", lr=1e-3, weight_decay=.05, cosine=True, cached_views=2),
     }
 
 register_peer("c2am", C2AMConfig)
@@ -207,7 +207,7 @@ class PSOLConfig(PeerConfig):
     head, title, needs_masks = PSOLHead, "PSOL", True
     presets = {
         "paper": dict(epochs=100, batch=256, optimizer="sgd", lr=2e-3, weight_decay=1e-4, cosine=True),
-        "tiny": dict(epochs=30, batch=32, optimizer="adamw", lr=1e-3, weight_decay=.05, cosine=True, cached_views=4,
+        "tiny": dict(epochs=15, batch=32, optimizer="adamw", lr=1e-3, weight_decay=.05, cosine=True, cached_views=2,
                      resize=224), # no crop: the scale is that of the squashed test picture
     }
 

@@ -46,7 +46,7 @@ class HaSHead(Head):
         return hide_cells(images, self.sides, self.drop), batch
 
 _SCHEDULE = dict(epochs=50, batch=32, optimizer="sgd", lr=1e-2, weight_decay=1e-4) # wsolevaluation's, CUB
-_TINY = dict(epochs=20, batch=32, optimizer="adamw", lr=1e-3, weight_decay=.05, cosine=True)
+_TINY = dict(epochs=10, batch=32, optimizer="adamw", lr=1e-3, weight_decay=.05, cosine=True)
 
 @dataclass(frozen=True)
 class HaSConfig(PeerConfig):
@@ -151,7 +151,7 @@ class ACoLConfig(PeerConfig):
     erase:float=.7  # where the first head's map is as high, the second sees 0
 
     head, title = ACoLHead, "ACoL"
-    presets = {"paper": _SCHEDULE, "tiny": dict(_TINY, hidden=128, cached_views=4)}
+    presets = {"paper": _SCHEDULE, "tiny": dict(_TINY, hidden=128, cached_views=2)}
 
 register_peer("acol", ACoLConfig)
 
@@ -192,7 +192,7 @@ class ADLConfig(PeerConfig):
     share:float=.9  # which these are, share of the largest attention, [0, 1]
 
     head, title = ADLHead, "ADL"
-    presets = {"paper": _SCHEDULE, "tiny": dict(_TINY, hidden=128, cached_views=4)}
+    presets = {"paper": _SCHEDULE, "tiny": dict(_TINY, hidden=128, cached_views=2)}
 
 register_peer("adl", ADLConfig)
 
@@ -247,6 +247,6 @@ class SPGConfig(PeerConfig):
     hidden:int=512 # channels of all hidden layers
 
     head, title = SPGHead, "SPG"
-    presets = {"paper": _SCHEDULE, "tiny": dict(_TINY, hidden=128, cached_views=4)}
+    presets = {"paper": _SCHEDULE, "tiny": dict(_TINY, hidden=128, cached_views=2)}
 
 register_peer("spg", SPGConfig)
