@@ -202,8 +202,8 @@ def test_a_split_that_is_not_there(tmp_path, files):
 
 def test_json_that_is_not_utf8(tmp_path):
     write(tmp_path, COCO)
-    (tmp_path/"annotations/instances_test.json").write_bytes(b'{"images": "\xe9"}')
-    with pytest.raises(ValueError, match="instances_test.json: not UTF-8"):
+    (tmp_path/"annotations/instances_test.json").write_bytes(b'{\n"images": "\xe9"}')
+    with pytest.raises(ValueError, match="instances_test.json, line 2: not UTF-8"):
         load_dataset(tmp_path, "test")
 
 
