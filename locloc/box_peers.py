@@ -19,7 +19,7 @@ from torch.func import functional_call
 from .boxes import map_boxes
 from .cnn_peers import convolutions
 from .data import Geometry
-from .peers import Head, PeerConfig, of_class, register_peer
+from .peers import TINY_SCHEDULE, Head, PeerConfig, of_class, register_peer
 from .stores import MaskStore
 
 # %% ../nbs/28_box_peers.ipynb #box-peers-005
@@ -76,8 +76,7 @@ class BASConfig(PeerConfig):
     head, title = BASHead, "BAS"
     presets = {
         "paper": dict(epochs=100, batch=32, optimizer="sgd", lr=1e-2, weight_decay=5e-4, cosine=True),
-        "tiny": dict(epochs=10, batch=32, optimizer="adamw", lr=1e-3, weight_decay=.05, cosine=True, cached_views=2,
-                     hidden=128),
+        "tiny": dict(TINY_SCHEDULE, hidden=128),
     }
 
 register_peer("bas", BASConfig)
@@ -154,7 +153,7 @@ class C2AMConfig(PeerConfig):
     head, title = C2AMHead, "C²AM"
     presets = {
         "paper": dict(epochs=20, batch=16, optimizer="sgd", lr=1e-3, weight_decay=1e-4, cosine=True),
-        "tiny": dict(epochs=10, batch=16, optimizer="adamw", lr=1e-3, weight_decay=.05, cosine=True, cached_views=2),
+        "tiny": TINY_SCHEDULE,
     }
 
 register_peer("c2am", C2AMConfig)
@@ -207,8 +206,7 @@ class PSOLConfig(PeerConfig):
     head, title, needs_masks = PSOLHead, "PSOL", True
     presets = {
         "paper": dict(epochs=100, batch=256, optimizer="sgd", lr=2e-3, weight_decay=1e-4, cosine=True),
-        "tiny": dict(epochs=15, batch=32, optimizer="adamw", lr=1e-3, weight_decay=.05, cosine=True, cached_views=2,
-                     resize=224), # no crop: the scale is that of the squashed test picture
+        "tiny": dict(TINY_SCHEDULE, resize=224), # no crop: the scale is that of the squashed test picture
     }
 
 register_peer("psol", PSOLConfig)

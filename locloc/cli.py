@@ -118,6 +118,10 @@ class Masks(Settings):
         check_min(self, size=1, workers=0, batch=1)
         _parse_shard(self.shard)
         self.source.validate()
+        unused = [name for name in ("delta0", "delta1", "split_at", "params", "kernel")
+                  if getattr(self.source, name) is not None]
+        if self.method == "ppd" and unused:
+            raise ValueError(f"--method ppd has one threshold, --ppd: leave out {', '.join(unused)}")
 
     def run(self):
         from locloc.stores import cores
@@ -447,10 +451,11 @@ class Predict(Settings):
 
     def run(self):
         from locloc.localizers import load_method
-        from locloc.report import label_files
+        from locloc.report import check_labels, label_files
         images = _images(_find_pictures(self.pictures))
         if "yolo" in self.save:
             label_files(images)
+            check_labels(self.out/"labels")
         check_folder(self.out)
         said = self._answer(images, load_method(self.method))
         self._write(said)

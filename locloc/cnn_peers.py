@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from timm.data import Mixup
 from torch import nn
 
-from .peers import Head, PeerConfig, of_class, register_peer, stretch
+from .peers import TINY_SCHEDULE, Head, PeerConfig, of_class, register_peer, stretch
 
 # %% ../nbs/27_cnn_peers.ipynb #cnn-peers-007
 def hide_cells(
@@ -46,7 +46,6 @@ class HaSHead(Head):
         return hide_cells(images, self.sides, self.drop), batch
 
 _SCHEDULE = dict(epochs=50, batch=32, optimizer="sgd", lr=1e-2, weight_decay=1e-4) # wsolevaluation's, CUB
-_TINY = dict(epochs=10, batch=32, optimizer="adamw", lr=1e-3, weight_decay=.05, cosine=True)
 
 @dataclass(frozen=True)
 class HaSConfig(PeerConfig):
@@ -56,7 +55,7 @@ class HaSConfig(PeerConfig):
     drop:float=.5 # probability that a cell is hidden, [0, 1]
 
     head, title = HaSHead, "HaS"
-    presets = {"paper": _SCHEDULE, "tiny": _TINY}
+    presets = {"paper": _SCHEDULE, "tiny": dict(TINY_SCHEDULE, cached_views=0)}
 
     def validate(self):
         super().validate()
@@ -92,7 +91,7 @@ class CutMixConfig(PeerConfig):
     mixed:float=1. # probability that a batch is mixed, [0, 1]
 
     head, title = CutMixHead, "CutMix"
-    presets = {"paper": _SCHEDULE, "tiny": _TINY}
+    presets = {"paper": _SCHEDULE, "tiny": dict(TINY_SCHEDULE, cached_views=0)}
 
     def validate(self):
         super().validate()
@@ -151,7 +150,7 @@ class ACoLConfig(PeerConfig):
     erase:float=.7  # where the first head's map is as high, the second sees 0
 
     head, title = ACoLHead, "ACoL"
-    presets = {"paper": _SCHEDULE, "tiny": dict(_TINY, hidden=128, cached_views=2)}
+    presets = {"paper": _SCHEDULE, "tiny": dict(TINY_SCHEDULE, hidden=128)}
 
 register_peer("acol", ACoLConfig)
 
@@ -192,7 +191,7 @@ class ADLConfig(PeerConfig):
     share:float=.9  # which these are, share of the largest attention, [0, 1]
 
     head, title = ADLHead, "ADL"
-    presets = {"paper": _SCHEDULE, "tiny": dict(_TINY, hidden=128, cached_views=2)}
+    presets = {"paper": _SCHEDULE, "tiny": dict(TINY_SCHEDULE, hidden=128)}
 
 register_peer("adl", ADLConfig)
 
@@ -247,6 +246,6 @@ class SPGConfig(PeerConfig):
     hidden:int=512 # channels of all hidden layers
 
     head, title = SPGHead, "SPG"
-    presets = {"paper": _SCHEDULE, "tiny": dict(_TINY, hidden=128, cached_views=2)}
+    presets = {"paper": _SCHEDULE, "tiny": dict(TINY_SCHEDULE, hidden=128)}
 
 register_peer("spg", SPGConfig)

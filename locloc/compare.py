@@ -72,7 +72,7 @@ class _Experiment(Settings):
     def train(self, name, stage, seed, **options): # -> finished model
         "A run in the experiment's folder, trained as far as it is not"
         config = STAGES[stage].of(self.preset)
-        backbone = self.cnn if config.backbone == "efficientnet_lite0" else self.vit
+        backbone = {"cnn": self.cnn, "vit": self.vit}[config.network]
         given = dict(epochs=self.epochs) if self.epochs else {}
         config = replace(config, data=self.data, pictures=self.pictures, backbone=backbone, seed=seed,
                          out=self.out/f"{name}-{seed}", **given | options)

@@ -66,6 +66,8 @@ def _append(url, path, bar):
             while block := answer.read(_BLOCK):
                 file.write(block)
                 bar.update(len(block))
+                if file.tell() > bar.total:
+                    raise OSError(f"more than its {bar.total:,} bytes came, so it is another file")
 
 def _sha256(path):
     digest = hashlib.sha256()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'padded_table', 'Report', 'Curve', 'IoUSpread', 'curves_figure', 'spreads_figure', 'Judged',
-           'extremes_figure', 'Prediction', 'label_files', 'write_predictions']
+           'extremes_figure', 'Prediction', 'label_files', 'check_labels', 'write_predictions']
 
 # %% ../nbs/33_report.ipynb #report-003
 import csv
@@ -281,7 +281,19 @@ def label_files(
         files[file] = image
     return [*files][1:]
 
+def check_labels(
+    folder, # str or Path; need not be there
+):          # raises ValueError that names the file
+    "YOLO's folder is replaced whole: does it hold nothing but answers of before, whose lines end in a score?"
+    for file in Path(folder).rglob("*"):
+        if file.is_dir() or file.name == "classes.txt":
+            continue
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.suffix == ".txt" else [""]
+        if any(len(line.split()) != 6 for line in lines):
+            raise ValueError(f"{file} is no answer of before, and {folder} would be replaced: choose another folder")
+
 def _write_yolo(folder, predictions, classes):
+    check_labels(folder)
     files = label_files(one.image for one in predictions)
     texts = {file: _yolo_lines(one, classes) for file, one in zip(files, predictions, strict=True)}
 

@@ -94,6 +94,8 @@ class TrainConfig(Settings):
     def transform(self): # TrainTransform of the training pictures
         return TrainTransform(resize=self.resize, crop=self.crop)
 
+    network = "vit" # kind of its backbone
+
     @property
     def needs_masks(self): # does it learn from pseudo masks?
         return True

@@ -15,13 +15,15 @@ from torch import nn
 
 from .backbone import load_tokens
 from .files import check_min
-from .peers import Head, PeerConfig, of_class, register_peer, stretch
+from .peers import TINY_SCHEDULE, Head, PeerConfig, of_class, register_peer, stretch
 
 # %% ../nbs/29_vit_peers.ipynb #vitpeers-005
 @dataclass(frozen=True)
 class TokenConfig(PeerConfig):
     "Train a peer on the tokens of a frozen ViT."
     backbone:str="locloc-tiny" # frozen ViT, any name that load_tokens knows
+
+    network = "vit"
 
     @staticmethod
     def make_backbone(name, weights=None, **timm_kwargs):
@@ -49,7 +51,7 @@ class TSCAMConfig(TokenConfig):
     presets = {
         # theirs for CUB; ×.1 every 30 epochs has become a cosine
         "paper": dict(epochs=60, batch=128, optimizer="adamw", lr=5e-5, weight_decay=5e-4, cosine=True),
-        "tiny": dict(epochs=20, batch=32, optimizer="adamw", lr=1e-3, weight_decay=.05, cosine=True, cached_views=4),
+        "tiny": TINY_SCHEDULE,
     }
 
 register_peer("tscam", TSCAMConfig)
@@ -117,7 +119,7 @@ class SCMConfig(TokenConfig):
     head, title = SCM, "SCM"
     presets = {
         "paper": dict(epochs=30, batch=256, optimizer="adamw", lr=5e-5, weight_decay=5e-4), # their code's, for CUB
-        "tiny": dict(epochs=20, batch=32, optimizer="adamw", lr=1e-3, weight_decay=.05, cosine=True, cached_views=4),
+        "tiny": TINY_SCHEDULE,
     }
 
     def validate(self):
@@ -162,9 +164,7 @@ class LCTRConfig(TokenConfig):
     presets = {
         "paper": dict( # their code's, for CUB
             epochs=80, batch=128, optimizer="adamw", lr=5e-5, weight_decay=.05, cosine=True, warmup_epochs=5),
-        "tiny": dict( # at ten times the rate all gates shut in the first steps
-            epochs=20, batch=32, optimizer="adamw", lr=1e-4, weight_decay=.05, cosine=True, warmup_epochs=2,
-            cached_views=4),
+        "tiny": dict(TINY_SCHEDULE, lr=1e-4, warmup_epochs=2), # at ten times the rate all gates shut in the first steps
     }
 
     def validate(self):

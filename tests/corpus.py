@@ -280,6 +280,10 @@ no_picture("endless-device", "p.jpg", link_to("/dev/zero"), "in/p.jpg: ", "a pip
 CASES.append(Case("missing-but-for-case", write({"P.JPG": encoded("JPEG")}),
                   "predict in/p.jpg --method whole --out out".split(),
                   ("in/p.jpg: no such file; there is in/P.JPG", "rename it"), status=1))
+TRUTH = {"p.png": encoded(), "labels/p.txt": "0 0.5 0.5 0.2 0.2\n", "labels/classes.txt": "cat\n"}
+CASES.append(Case("labels-that-are-no-answers", write(TRUTH),
+             "predict in/p.png --method whole --out in --save yolo".split(),
+                  ("in/labels/p.txt is no answer of before", "choose another folder"), status=1))
 CASES.append(Case("bad-among-good", write({"a.jpg": encoded("JPEG"), "b.jpg": "no", "c.png": encoded()}),
                   "predict in/a.jpg in/b.jpg in/c.png --method whole --out out --save csv".split(),
                   ("in/b.jpg: ", "text"), status=1))
@@ -925,7 +929,7 @@ archive("not-compressed", tar_of(BIRD, mode="w:"), "out/birds; next", status=0)
 archive("above", tar_of(BIRD, member("../a.txt")), TGZ, "../a.txt leads out of the folder")
 archive("above-within", tar_of(BIRD, member("birds/../../a.txt")), TGZ, "leads out of the folder")
 archive("above-with-backslashes", tar_of(BIRD, member("birds\\..\\..\\a.txt")), TGZ, "leads out")
-archive("from-the-root", tar_of(BIRD, member("/tmp/a.txt")), TGZ, "/tmp/a.txt leads out of the folder")
+archive("from-the-root", tar_of(BIRD, member("/birds/a.txt")), TGZ, "/birds/a.txt leads out of the folder")
 archive("with-drive", tar_of(BIRD, member("C:/a.txt")), TGZ, "leads out")
 archive("link", tar_of(BIRD, member("birds/b", b"", type=tarfile.SYMTYPE, linkname="/etc")), TGZ, "birds/b is a link")
 archive("hard-link", tar_of(BIRD, member("birds/b", b"", type=tarfile.LNKTYPE, linkname="/etc/passwd")), TGZ,
@@ -979,6 +983,8 @@ arguments("masks-size-of-text", "masks --data scenes --out out --size big", "big
 arguments("masks-count-0", "masks --data scenes --count 0 --out out", "--count must be 1 or more, got 0")
 arguments("masks-workers-negative", "masks --data scenes --out out --workers -1", "workers must be 0 or more, got -1")
 arguments("masks-batch-0", "masks --data scenes --out out --batch 0", "batch must be 1 or more, got 0")
+arguments("masks-ppd-and-delta0", "masks --data scenes --out out --method ppd --delta0 .1",
+          "--method ppd has one threshold, --ppd: leave out delta0")
 arguments("masks-shard-0", "masks --data scenes --out out --shard 0/4", "--shard is i/n with i from 1 to n",
           "got '0/4'")
 arguments("masks-shard-of-text", "masks --data scenes --out out --shard first", "--shard is i/n", "got 'first'")
