@@ -213,7 +213,7 @@ def milliseconds(
 def table_text(
     lines,     # list of Line
     costs,     # method -> ms a picture
-    published, # one of PUBLISHED, or ""
+    published, # one of PUBLISHED, or None
 ): # text
     "The table in the paper's form, a protocol after the other"
     parts = []
@@ -242,7 +242,7 @@ class Compare(_Experiment):
     "Train what is not trained yet, judge all methods in one pass, write the paper's table and figure."
     # names of peers (cam, acol, tscam, ...), ppd, locloc, or whatever `locloc evaluate --method` takes
     methods:tuple[str, ...]=("cam", "acol", "tscam", "ppd", "locloc")
-    published:Literal["cub", "ilsvrc", ""]="" # figures of the paper's tables to quote beside ours
+    published:Literal["cub", "ilsvrc"]|None=None # figures of the paper's tables to quote beside ours; None: none
 
     def entry(self, name):
         "A method's models, trained as far as they are not"
