@@ -27,6 +27,7 @@ from .evaluate import evaluate
 from .files import Settings, check_folder, check_min, parsing, replace_whole
 from .localizers import load_localizer, load_method
 from .masks import PPDParams, source_preset
+from .peers import PEERS
 from .report import padded_table
 from .stores import cores, make_masks
 from .train import STAGES, train
@@ -74,10 +75,13 @@ class _Experiment(Settings):
         config = STAGES[stage].of(self.preset)
         backbone = {"cnn": self.cnn, "vit": self.vit}[config.network]
         given = dict(epochs=self.epochs) if self.epochs else {}
-        config = replace(config, data=self.data, pictures=self.pictures, backbone=backbone, seed=seed,
-                         out=self.out/f"{name}-{seed}", **given | options)
+        config = replace(config, data=self.data, pictures=self.pictures, count=self.count, backbone=backbone,
+                         seed=seed, out=self.out/f"{name}-{seed}", **given | options)
+        if stage in PEERS: # all with the same views learn from the same features
+            masks = "-masks" if config.needs_masks else ""
+            config = replace(config, features=self.out/"features"/f"{config.network}-{config.resize}{masks}-{seed}")
         print(f"{config.out}: {stage}, seed {seed}", file=sys.stderr)
-        train(config, self.dataset("train"))
+        train(config)
         return load_localizer(config.out)
 
     def judge(self, localizers, **options): # -> Report

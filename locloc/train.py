@@ -74,6 +74,9 @@ class TrainConfig(Settings):
     # augmented views a picture whose frozen features are computed once and reused in turn;
     # 0: fresh views, nothing cached
     cached_views:int=0
+    # folder of those features that stays, for other heads on the same backbone, pictures and seed;
+    # None: one in `out`, removed at the end
+    features:Path|None=None
     seed:int=0                 # orders, crops, flips and initial weights
     workers:int=0              # processes that load pictures
     precision:Literal["no", "bf16", "fp16"]="no" # mixed precision
@@ -93,6 +96,11 @@ class TrainConfig(Settings):
 
     def transform(self): # TrainTransform of the training pictures
         return TrainTransform(resize=self.resize, crop=self.crop)
+
+    def views(self): # dict of settings
+        "What the cached features depend on"
+        names = "data split pictures count masks backbone weights cached_views resize crop seed".split()
+        return {name: getattr(self, name) for name in names}
 
     network = "vit" # kind of its backbone
 
@@ -160,6 +168,10 @@ class LFDMConfig(TrainConfig):
 
     def transform(self):
         return TrainTransform(self.resize, self.crop, randaugment=self.randaugment, color_jitter=self.color_jitter)
+
+    def views(self):
+        names = "augment anchor randaugment color_jitter".split()
+        return super().views() | {name: getattr(self, name) for name in names}
 
     @property
     def needs_masks(self): return self.augment
@@ -325,12 +337,25 @@ class CachedViews(Dataset):
 
     @classmethod
     @torch.no_grad()
-    def make(cls, folder, stage, loader, views, progress, check=lambda: None): # check: called after every batch
+    def make(cls, folder, stage, loader, config, progress, check=lambda: None): # check: called after every batch
         "One pass of the loader a view; where the folder is complete, it is only opened"
-        folder, count = Path(folder), len(loader.dataset)
+        folder, count, views = Path(folder), len(loader.dataset), config.cached_views
+        about = json.loads(json.dumps(config.views() | {"count": count, "stage": type(stage).__name__}, default=str))
         if (folder/"cache.json").exists():
+            other = differences(files.read_json(folder/"cache.json"), about, places=(*_PLACES, "data"))
+            if other:
+                raise ValueError(f"{folder} holds features of other views: {other}. Choose another --features")
             return cls(folder, views)
+        check_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        with only_one(folder):
+            cls._fill(folder, stage, loader, views, progress, check)
+            replace_whole(folder/"cache.json", lambda aside: aside.write_text(json.dumps(about)))
+        return cls(folder, views)
+
+    @staticmethod
+    def _fill(folder, stage, loader, views, progress, check):
+        count = len(loader.dataset)
         device = next(stage.parameters()).device
         arrays = {}
         with tqdm(total=views*count, desc="features", unit="view", disable=not progress) as bar:
@@ -350,9 +375,6 @@ class CachedViews(Dataset):
                     bar.update(len(rows))
         for array in arrays.values():
             array.flush()
-        about = json.dumps({"count": count, "views": views})
-        replace_whole(folder/"cache.json", lambda aside: aside.write_text(about))
-        return cls(folder, views)
 
 def _make_array(file, dtype, shape):
     "A memory map whose room on the disk is taken"
@@ -363,7 +385,7 @@ def _make_array(file, dtype, shape):
     return array
 
 # %% ../nbs/24_train.ipynb #train-023
-_MAY_DIFFER = "out", "resume", "workers" # between the parts of one run
+_MAY_DIFFER = "out", "resume", "workers", "features" # between the parts of one run
 _PLACES = "pictures", "masks", "weights", "localizer"
 
 @contextmanager
@@ -602,12 +624,12 @@ def train(
         if config.cached_views:
             every = _loader(config, data, whole=True)
             with accelerator.main_process_first():
-                data = CachedViews.make(config.out/"features", stage, every, config.cached_views, progress, check)
+                data = CachedViews.make(config.features or config.out/"features", stage, every, config, progress, check)
         _fit(accelerator, config, stage, _loader(config, data), progress, check)
 
         model = stage.eval().cpu().finished(dataset.classes)
         if accelerator.is_main_process:
-            if config.cached_views:
+            if config.cached_views and not config.features:
                 files.remove_whole(config.out/"features") # room for the model
             model.save(finished)
             check()

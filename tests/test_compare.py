@@ -43,10 +43,10 @@ def weights(run):
 
 def test_stopped_in_the_middle_it_ends_with_the_same_table(whole, tmp_path, monkeypatch):
     train = compare.train
-    def stop_at_the_second(config, dataset):
+    def stop_at_the_second(config):
         if config.seed == 1:
             raise KeyboardInterrupt
-        return train(config, dataset)
+        return train(config)
     with monkeypatch.context() as patched:
         patched.setattr(compare, "train", stop_at_the_second)
         with pytest.raises(SystemExit):

@@ -95,6 +95,23 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path, masks):
     assert str(config.out) in str(refused.value) and "--no-resume" in str(refused.value)
 
 
+def test_heads_share_features_of_the_same_views_only(tmp_path, masks):
+    small = dict(count=8, epochs=1, batch=8, unet_dim=8, width=8, crop=64, resize=64, cached_views=1)
+    config = replace(GEGConfig.of("tiny"), **small, masks=masks, out=tmp_path/"own")
+    own = train(config, progress=False)
+    shared = tmp_path/"features"
+    train(replace(config, lr=.01, out=tmp_path/"first", features=shared), progress=False)
+    made = (shared/"features.npy").stat().st_mtime_ns
+    second = train(replace(config, out=tmp_path/"second", features=shared), progress=False)
+    assert same_weights(own.geg.state_dict(), second.geg.state_dict())
+    assert (shared/"features.npy").stat().st_mtime_ns == made and not (tmp_path/"own"/"features").exists()
+    with pytest.raises(ValueError, match="features of other views: seed is 0 there and 1 here.*--features"):
+        train(replace(config, seed=1, out=tmp_path/"third", features=shared), progress=False)
+    with pytest.raises(ValueError, match="stage is 'GEGStage' there and 'LFDMStage' here"):
+        lfdm = replace(LFDMConfig.of("tiny"), count=8, epochs=1, crop=64, resize=64, cached_views=1, masks=masks)
+        train(replace(lfdm, out=tmp_path/"fourth", features=shared), progress=False)
+
+
 @pytest.mark.parametrize("stage, wrong, told", [
     ("geg", dict(epochs=0), "epochs must be 1 or more, got 0"), ("geg", dict(batch=0), "batch must be 1 or more"),
     ("geg", dict(lr=0.), "lr must be more than 0, got 0.0"), ("geg", dict(lr=float("nan")), "more than 0, got nan"),
