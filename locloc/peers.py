@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PEERS', 'TINY_SCHEDULE', 'Head', 'of_class', 'stretch', 'PeerConfig', 'PeerStage', 'register_peer', 'Peer',
-           'CAMConfig']
+           'CAMConfig', 'GradCAMHead', 'GradCAMConfig']
 
 # %% ../nbs/26_peers.ipynb #peers-003
 import json
@@ -246,3 +246,22 @@ class CAMConfig(PeerConfig):
     }
 
 register_peer("cam", CAMConfig)
+
+# %% ../nbs/26_peers.ipynb #87eb4c85
+class GradCAMHead(Head):
+    "CAM's head, its map by the gradient"
+    def maps(self, features, classes):
+        with torch.inference_mode(False), torch.enable_grad():
+            features = features.clone().requires_grad_()
+            wanted = self(features).gather(1, classes.clone()[:, None]).sum()
+            gradient, = torch.autograd.grad(wanted, features)
+        return F.relu((gradient.mean((2, 3), keepdim=True)*features.detach()).sum(1))
+
+@dataclass(frozen=True)
+class GradCAMConfig(CAMConfig):
+    "Train CAM's linear layer; the map is Grad-CAM's (Selvaraju et al., ICCV 2017)."
+    out:Path=Path("runs/gradcam") # folder for checkpoints, metrics.jsonl, TensorBoard events and the finished model
+
+    head, title = GradCAMHead, "Grad-CAM"
+
+register_peer("gradcam", GradCAMConfig)
