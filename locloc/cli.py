@@ -332,7 +332,7 @@ class Evaluate(Settings):
         check_folder(self.out)
         report = evaluate(dataset, methods, self.protocol, held_out, pseudo, self._train(), workers=self.workers)
         report.save(self.out)
-        print(report.to_markdown(), f"\n{self.out}: report.md, report.json, report.csv and figures")
+        print(report.to_markdown(), f"\n{self.out}: report.md, report.json, report.csv, pictures.csv and figures")
 
     def _train(self, count=500):
         "Training pictures for the mean box; None: the data set has none, or they are what is evaluated"

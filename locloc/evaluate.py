@@ -30,7 +30,7 @@ from .files import same_place
 from .localization import Localization, class_key, one_line, sharing
 from .localizers import load_localizer
 from .plot import FigureRow, fig4
-from .report import Curve, IoUSpread, Judged, Report, curves_figure, extremes_figure, spreads_figure
+from .report import Curve, IoUSpread, Judged, PictureScore, Report, curves_figure, extremes_figure, spreads_figure
 
 # %% ../nbs/34_evaluate.ipynb #evaluate-005
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ class _Look:
     true_mask:np.ndarray|None  # (S, S) bool
     regions:np.ndarray|None    # (S, S) uint8, as PxAP wants it
     class_id:str               # true class, as the data set has it
+    id:str                     # of the sample
 
 def _make_look(protocol, class_id, view, sample, picture, mask, ignore):
     known = sample.boxes is not None and len(sample.boxes)
     boxes = protocol.boxes(sample.boxes, picture.shape[:2], protocol.inclusive) if known else None
-    if mask is None:
-        return _Look(view, boxes, None, None, class_id)
-    return _Look(view, boxes, protocol.mask(mask), protocol.regions(mask, ignore), class_id)
+    masks = (None, None) if mask is None else (protocol.mask(mask), protocol.regions(mask, ignore))
+    return _Look(view, boxes, *masks, class_id, sample.id)
 
 @dataclass(frozen=True)
 class _Batch:
@@ -140,6 +140,7 @@ class Tally:
         self.sweep = metrics.MaxBoxAcc((protocol.least_iou,), protocol.contours, **steps)
         self.sweeps = [self.sweep] + ([metrics.MaxBoxAccV2(**steps)] if protocol.threshold_rule == "sweep" else [])
         self.pixels, self.pixel_pictures = metrics.PxAP(steps["thresholds"]), 0
+        self.each = []
 
     def scored(self, answer, wide):
         "Origin of a threshold -> what it makes of an answer, whose score map has the input's size"
@@ -157,15 +158,19 @@ class Tally:
         if rank is not None:
             self.classes.count(rank)
         if not self.localizes:
+            self._keep("", look, rank)
             return []
         wide = self.wide(answer.known)
         scored = self.scored(answer.known, wide)
         own = scored if answer.own is answer.known else self.scored(answer.own, self.wide(answer.own))
         for origin, one in scored.items():
+            judged = {}
             if look.true_mask is not None and one.mask is not None:
-                self.mask_ious[origin].append(metrics.mask_iou(one.mask, look.true_mask))
+                judged["mask_iou"] = metrics.mask_iou(one.mask, look.true_mask)
+                self.mask_ious[origin].append(judged["mask_iou"])
             if look.true_boxes is not None:
-                self._judge(origin, look, one.boxes, own[origin].boxes, rank)
+                judged |= self._judge(origin, look, one.boxes, own[origin].boxes, rank)
+            self._keep(origin, look, rank, **judged)
         if wide is not None and look.regions is not None:
             self.pixels.update(wide, look.regions)
             self.pixel_pictures += 1
@@ -185,11 +190,17 @@ class Tally:
         iou, own_iou = metrics.best_ious([boxes, own_boxes], look.true_boxes, end_pixels)
         self.boxes[origin].count(rank, iou, own_iou)
         self.spreads[origin][min(int(20*iou), 19)] += 1
+        judged = dict(iou=float(iou), own_iou=float(own_iou))
         if len(boxes) == 1:
             last = np.array([0, 0, end_pixels, end_pixels])
             self.errors[origin].update(boxes + last, look.true_boxes + last, rank in (None, 0))
+            judged["covered"], judged["inside"] = metrics.coverage(boxes + last, look.true_boxes + last)
         if origin == next(iter(self.thresholds), origin):
             self.extremes.update(Judged(float(iou), look.picture, look.true_boxes, boxes))
+        return judged
+
+    def _keep(self, origin, look, rank, **judged):
+        self.each.append(PictureScore(self.protocol.name, self.method, origin, look.id, look.class_id, rank, **judged))
 
 def _rank(answer, class_id):
     "Place of the true class among those that a method names, from 0; None: it names none"
@@ -518,4 +529,5 @@ def evaluate(
     rows = [row for judge in judges for row in judge.rows()]
     rows.sort(key=lambda row: _ORDER.index(row["table"])) # protocols and methods keep their order
     settings = dict(protocols=[asdict(p) for p in protocols], methods={one.name: one.fingerprint for one in localizers})
-    return Report(header, settings, tuple(rows), _figures(judges, figure_rows) if figure_rows else {})
+    each = tuple(one for judge in judges for tally in judge.tallies.values() for one in tally.each)
+    return Report(header, settings, tuple(rows), _figures(judges, figure_rows) if figure_rows else {}, each)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ERROR_TYPES', 'share_interval', 'class_rank', 'LocalizationAccuracy', 'best_ious', 'right_at', 'MaxBoxAcc',
-           'MaxBoxAccV2', 'mask_iou', 'PxAP', 'error_type', 'ErrorTypes']
+           'MaxBoxAccV2', 'mask_iou', 'PxAP', 'error_type', 'coverage', 'ErrorTypes']
 
 # %% ../nbs/07_metrics.ipynb #metrics-003
 from collections import Counter
@@ -535,18 +535,33 @@ def error_type(
     "What is wrong with a box"
     if not class_right:
         return "wrong class"
-    box, true_boxes = np.asarray(box, dtype=np.float64).reshape(4), _check_true_boxes(true_boxes)
+    true_boxes = _check_true_boxes(true_boxes)
     ious = box_iou(box, true_boxes)[0]
     if ious.max() >= iou:
         return "right"
+    covered, inside = _shares(box, true_boxes)
+    if (covered > .3).sum() > 1:
+        return "several objects"
+    if inside[ious.argmax()] > .5:
+        return "part"
+    return "too large" if covered[ious.argmax()] >= .7 else "wrong place"
+
+def _shares(box, true_boxes):
+    "Of each true box: the share that a box covers, and the share of the box that lies on it"
+    box = np.asarray(box, dtype=np.float64).reshape(4)
     common = np.concatenate([np.maximum(box[:2], true_boxes[:, :2]), np.minimum(box[2:], true_boxes[:, 2:])], axis=1)
     shared = _area(common)
-    held = shared/np.maximum(_area(true_boxes), 1e-9)
-    if (held > .3).sum() > 1:
-        return "several objects"
-    if shared[ious.argmax()] > .5*_area(box):
-        return "part"
-    return "too large" if held[ious.argmax()] >= .7 else "wrong place"
+    return shared/np.maximum(_area(true_boxes), 1e-9), shared/np.maximum(_area(box), 1e-9)
+
+def coverage(
+    box,        # (4,) x0 y0 x1 y1
+    true_boxes, # (K, 4) in the same pixels, K > 0
+):              # share of the true box that the box covers, share of the box that lies on it, [0, 1] each
+    "How a box lies on the true box with which it has the highest IoU: too small, too large, or beside it"
+    true_boxes = _check_true_boxes(true_boxes)
+    covered, inside = _shares(box, true_boxes)
+    nearest = box_iou(box, true_boxes)[0].argmax()
+    return float(covered[nearest]), float(inside[nearest])
 
 # %% ../nbs/07_metrics.ipynb #metrics-055
 class ErrorTypes:

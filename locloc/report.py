@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'padded_table', 'Report', 'Curve', 'IoUSpread', 'curves_figure', 'spreads_figure', 'Judged',
-           'extremes_figure', 'Prediction', 'label_files', 'check_labels', 'write_predictions']
+           'extremes_figure', 'PictureScore', 'Prediction', 'label_files', 'check_labels', 'write_predictions']
 
 # %% ../nbs/33_report.ipynb #report-003
 import csv
@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -83,6 +84,7 @@ class Report:
     settings:dict # the same for machines: protocols, fingerprints of the methods
     rows:tuple    # dicts: table, protocol, method, figures in percent, threshold, origin, n
     figures:dict=field(default_factory=dict) # matplotlib Figures: figure (as the paper's Fig. 4), curves, ious, ...
+    each:tuple=() # PictureScore: one a picture, protocol, method and origin of a threshold
 
     def to_json(self)->str:
         whole = {"header": self.header, "settings": self.settings, "rows": self.rows}
@@ -98,6 +100,9 @@ class Report:
                     origin = row.get("threshold", ""), row.get("origin", "")
                     lines.append((*(row[k] for k in about), name, value, *interval, *origin, row["n"]))
         return _csv_text(lines)
+
+    def each_to_csv(self)->str: # one line for each of `each`
+        return _csv_text([PictureScore._fields, *self.each])
 
     def to_markdown(self)->str:
         facts = [(name, text) for name, text in self.header.items() if name != "title"]
@@ -115,8 +120,9 @@ class Report:
         return "\n\n".join(parts) + "\n"
 
     def save(self, folder):
-        "report.md, report.json, report.csv and figures; all texts are made before the first file is replaced"
-        texts = {"report.json": self.to_json(), "report.csv": self.to_csv(), "report.md": self.to_markdown()}
+        "report.md, report.json, *.csv and figures; all texts are made before the first file is replaced"
+        texts = {"report.json": self.to_json(), "report.csv": self.to_csv(), "pictures.csv": self.each_to_csv(),
+                 "report.md": self.to_markdown()}
         sweep(folder)
         for name, text in texts.items():
             replace_whole(Path(folder)/name, partial(_write_text, text=text))
@@ -230,6 +236,21 @@ def extremes_figure(
             show_boxes(judged.true_boxes, "true", ax)
             show_boxes(judged.boxes, "predicted", ax)
     return figure
+
+# %% ../nbs/33_report.ipynb #664ac20b
+class PictureScore(NamedTuple):
+    "What a method made of one picture; None: not measured"
+    protocol:str
+    method:str
+    origin:str              # of the threshold
+    picture:str             # id of the sample
+    class_id:str            # the true one
+    rank:int|None=None      # of the true class among those that the method names, from 0
+    iou:float|None=None     # of the box when asked for the true class
+    own_iou:float|None=None # of the box of the method's own first class
+    covered:float|None=None # share of the true box that a single box covers
+    inside:float|None=None  # share of that box that lies on the true one
+    mask_iou:float|None=None
 
 # %% ../nbs/33_report.ipynb #99699e95
 @dataclass(frozen=True)

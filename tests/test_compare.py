@@ -7,9 +7,18 @@ from safetensors.torch import load_file
 
 from locloc import compare
 from locloc.cli import main
-from locloc.compare import Percent, check_equal_treatment, difference, milliseconds
+from locloc.compare import (
+    Entry,
+    Percent,
+    check_equal_treatment,
+    claims_text,
+    difference,
+    milliseconds,
+    paired_difference,
+)
 from locloc.localization import Localization
 from locloc.localizers import load_localizer
+from locloc.report import PictureScore, Report
 
 SMALL = "--data scenes --count 4 --epochs 1 --workers 1".split()
 WORDS = "--methods cam whole grabcut:lowlevel --seeds 0 1 --published cub".split()
@@ -69,6 +78,11 @@ def test_what_is_not_there_is_told_before_anything_is_trained(tmp_path, capsys):
     assert "called 'grabcat'" in capsys.readouterr().err and not (tmp_path/"cam-0").exists()
 
 
+class Named:
+    def __init__(self, name):
+        self.name = name
+
+
 def row(method, origin, protocol="wsoleval"):
     return dict(table="boxes", protocol=protocol, method=method, threshold=".3", origin=origin, scored="map")
 
@@ -87,6 +101,33 @@ def test_a_threshold_of_another_origin_than_its_neighbours_is_refused(rows):
 def test_masks_and_boxes_have_no_threshold_to_compare():
     rows = [row("a", "held_out"), row("b", "fixed") | dict(scored="mask"), row("c", "") | dict(scored="box")]
     assert check_equal_treatment(rows) == {"wsoleval": "held_out"}
+
+
+def test_claims_are_paired_by_picture(whole):
+    text = (whole[0]/"table.md").read_text(encoding="utf-8")
+    assert "What the authors claim" not in text # cam stands beside nothing that it is said to beat
+
+    def report(**right):
+        each = [PictureScore("wsoleval", name, "held_out", str(i), "a", 0, iou, iou, .5, share)
+                for name, (ious, share) in right.items() for i, iou in enumerate(ious)]
+        settings = dict(protocols=[dict(name="wsoleval", iou=.5, strict=False)])
+        return Report({}, settings, tuple(row(name, "held_out") for name in right), each=tuple(each))
+
+    found = report(SCM=([.5, .6, .7, .4], .9), **{"TS-CAM": ([.4, .6, .7, .4], .6)})
+    entries = [Entry("SCM", (Named("SCM"),)), Entry("TS-CAM", (Named("TS-CAM"),))]
+    line, = [line for line in claims_text(found, entries).splitlines() if line.startswith("| SCM")]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[0] == "SCM − TS-CAM" and cells[2].startswith("+25.0 (+0.0 to +") and cells[3] == cells[2]
+    assert cells[4:] == ["+0.0 on every picture", "+30.0 on every picture"]
+
+
+def test_a_paired_difference_is_narrower_than_two_intervals():
+    rng = np.random.default_rng(0)
+    hard = rng.random(400)
+    text = paired_difference((hard < .7).astype(float), (hard < .65).astype(float))
+    apart, low, high = map(float, re.findall(r"[+-][\d.]+", text))
+    assert low < apart < high < low + 5 # two shares of 400 apart are known within 9 at best
+    assert paired_difference([np.nan, np.nan], [0., 1.]) == ""
 
 
 def test_a_figure_over_seeds():

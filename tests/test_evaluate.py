@@ -337,7 +337,8 @@ def test_the_report_says_what_it_was_made_with(tmp_path, scenes, model):
     methods = [AttentionMap(Light()), PPD(Light(), .35), GrabCut(Light()), model]
     report = quiet(scenes, methods, ("wsoleval", "locloc"), pictures=2, command="`locloc evaluate`")
     report.save(tmp_path)
-    files = ["curves.png", "extremes.png", "figure.png", "ious.png", "report.csv", "report.json", "report.md"]
+    files = ["curves.png", "extremes.png", "figure.png", "ious.png", "pictures.csv", "report.csv", "report.json",
+             "report.md"]
     assert sorted(path.name for path in tmp_path.iterdir()) == files
     text = (tmp_path/"report.md").read_text(encoding="utf-8")
     for part in ("split test", "5 pictures of 8 classes", "version 3", "δ0 0.02, δ1 0.75", "attention ≥ 0.35",
@@ -505,3 +506,26 @@ def test_a_class_that_a_method_does_not_know_is_not_asked_for():
     method.classes = "a", "b"
     quiet(dataset([sample([[0, 0, 9, 9]]), sample([[0, 0, 9, 9]], label=1)], ("b", "c")), [method], (SQUASH,))
     assert method.asked == [None, ["b", None]]
+
+
+def test_each_picture_adds_up_to_the_table(scenes, model):
+    report = quiet(scenes, [AttentionMap(Light()), PPD(Light(), .35), model], ("wsoleval", "bas"), pictures=0)
+    boxes = [row for row in report.rows if row["table"] == "boxes" and row.get("scored") and row["origin"] != "oracle"]
+    assert len(boxes) >= 3
+    for row in boxes:
+        key = row["protocol"], row["method"], row["origin"]
+        mine = [one for one in report.each if one[:3] == key]
+        least = .5 if row["protocol"] == "wsoleval" else np.nextafter(.5, 1)
+        assert len(mine) == row["n"] == len({one.picture for one in mine})
+        assert np.isclose(row["GT-known Loc"], 100*np.mean([one.iou >= least for one in mine]))
+        assert all(0 <= share <= 1 for one in mine for share in (one.covered, one.inside))
+        if "Top-1 Loc" in row:
+            assert np.isclose(row["Top-1 Loc"], 100*np.mean([one.rank == 0 and one.own_iou >= least for one in mine]))
+
+
+def test_each_picture_without_a_place(tmp_path, scenes, linear):
+    report = quiet(scenes.subset(2), [PPD(Light(), .35), linear])
+    assert [(one.iou is None, one.rank is None) for one in report.each] == [(False, True)]*2 + [(True, False)]*2
+    report.save(tmp_path)
+    lines = (tmp_path/"pictures.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("protocol,method,origin,picture,") and len(lines) == 1 + 4
