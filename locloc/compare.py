@@ -308,7 +308,7 @@ def claims_text(
 ):           # text; empty: no claim is about two of them
     "A table of the claims that can be tested, a protocol after the other"
     origins, parts = check_equal_treatment(report.rows), []
-    by_name = {entry.name: entry for entry in entries} | {entry.name.partition(":")[0]: entry for entry in entries}
+    by_name = {entry.name.partition(":")[0]: entry for entry in reversed(entries)} # of two sources the first
     for protocol in report.settings["protocols"]:
         rows = []
         for more, less, claim in AUTHORS_CLAIMS:
