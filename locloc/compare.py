@@ -23,6 +23,8 @@ from matplotlib.figure import Figure
 from scipy import stats
 from torch import nn
 
+from .backbone import load_cnn
+from .box_peers import ddt_masks
 from .data import get_protocol, load_dataset
 from .evaluate import evaluate
 from .files import Settings, check_folder, check_min, parsing, replace_whole
@@ -30,7 +32,7 @@ from .localizers import load_localizer, load_method
 from .masks import PPDParams, source_preset
 from .peers import PEERS
 from .report import padded_table
-from .stores import cores, make_masks
+from .stores import MaskStore, cores, make_masks
 from .train import STAGES, train
 
 # %% ../nbs/35_compare.ipynb #compare-005
@@ -79,7 +81,7 @@ class _Experiment(Settings):
         config = replace(config, data=self.data, pictures=self.pictures, count=self.count, backbone=backbone,
                          seed=seed, out=self.out/f"{name}-{seed}", **given | options)
         if stage in PEERS: # all with the same views learn from the same features
-            masks = "-masks" if config.needs_masks else ""
+            masks = f"-{Path(config.masks).name}" if config.needs_masks else ""
             config = replace(config, features=self.out/"features"/f"{config.network}-{config.resize}{masks}-{seed}")
         print(f"{config.out}: {stage}, seed {seed}", file=sys.stderr)
         train(config)
@@ -328,7 +330,7 @@ _CLAIMS_LEGEND = ("Differences in percent, paired by picture, mean over seeds; i
 @dataclass(frozen=True)
 class Compare(_Experiment):
     "Train what is not trained yet, judge all methods in one pass, write the paper's table and figure."
-    # names of peers (cam, acol, tscam, ...), ppd, locloc, or whatever `locloc evaluate --method` takes
+    # names of peers (cam, acol, tscam, ...), ppd, psol_ddt, locloc, or whatever `locloc evaluate --method` takes
     methods:tuple[str, ...]=("cam", "acol", "tscam", "ppd", "locloc")
     published:Literal["cub", "ilsvrc"]|None=None # figures of the paper's tables to quote beside ours; None: none
 
@@ -339,12 +341,21 @@ class Compare(_Experiment):
         if name == "ppd":
             masks = self.store("ppd", PPDParams(source_preset(self.attention).ppd)).folder
             return Entry("PPD", tuple(self.train("ppd", "geg", seed, masks=masks) for seed in self.seeds), "PPD")
+        if name == "psol_ddt":
+            runs = tuple(self.train(name, "psol", seed, masks=self.ddt_masks()) for seed in self.seeds)
+            return Entry("PSOL, own boxes", runs, "PSOL")
         if name in STAGES:
             config = STAGES[name]
             masks = dict(masks=self.grabcut_masks()) if config.of(self.preset).needs_masks else {}
             title = getattr(config, "title", "") or name
             return Entry(title, tuple(self.train(name, name, seed, **masks) for seed in self.seeds), title)
         return Entry(name, (load_method(name),))
+
+    def ddt_masks(self): # -> path of a store
+        folder = self.out/"masks"/"ddt"
+        if not folder.exists() or "counts" not in MaskStore(folder).manifest:
+            ddt_masks(self.dataset("train"), folder, load_cnn(self.cnn))
+        return folder
 
     def locloc(self, seed):
         masks = self.grabcut_masks()
@@ -353,7 +364,7 @@ class Compare(_Experiment):
 
     def run(self):
         check_folder(self.out)
-        needs_training = (*STAGES, "locloc", "ppd")
+        needs_training = (*STAGES, "locloc", "ppd", "psol_ddt")
         in_turn = sorted(self.methods, key=needs_training.__contains__) # what can't be loaded is told first
         entries = {name: _named(self.entry(name)) for name in in_turn}
         entries = [entries[name] for name in self.methods]

@@ -72,6 +72,12 @@ def test_stopped_in_the_middle_it_ends_with_the_same_table(whole, tmp_path, monk
     assert (tmp_path/"cam-0"/"model"/"model.safetensors").stat().st_mtime_ns == before
 
 
+def test_psol_learns_from_boxes_of_its_own_kind(tmp_path):
+    rows = run(tmp_path, "--methods", "psol_ddt", "--cnn", "efficientnet_lite0")
+    assert any(row.startswith("| PSOL, own boxes") for row in rows)
+    assert (tmp_path/"masks"/"ddt"/"manifest.json").exists() and (tmp_path/"psol_ddt-0"/"model").exists()
+
+
 def test_what_is_not_there_is_told_before_anything_is_trained(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(tmp_path, "--methods", "cam", "grabcat")
