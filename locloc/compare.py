@@ -240,11 +240,12 @@ def table_text(
             known = line.figures.get("GT-known Loc")
             figures.insert(3, known.interval if known else "")
             where, trained = f"{line.threshold}, {line.origin}".strip(", "), line.entry.trained
-            seeds, millions = "", ""
+            name, seeds, millions = line.entry.name, "", ""
             if trained:
+                name = f"{name}, frozen {line.entry.localizers[0].backbone.name}"
                 seeds, millions = len(line.entry.localizers), " of ".join(f"{weights/1e6:.2g}" for weights in trained)
             cost = f"{costs[line.entry.name]:.1f}" if line.entry.name in costs else ""
-            rows.append([line.entry.name, *figures, where, seeds, millions, cost,
+            rows.append([name, *figures, where, seeds, millions, cost,
                          *([_published(line.entry.of_paper, published)] if published else [])])
         head = ["method", "Top-1 Loc", "Top-5 Loc", "GT-known Loc", "95 %", "Top-1 Cls", "Top-5 Cls",
                 "threshold (first seed)", "seeds", "weights trained, M", "ms a picture"]
@@ -383,8 +384,7 @@ class Compare(_Experiment):
         print(f"{text}\n{self.out}: table.md, figure.png, report.md; runs and masks")
 
 _LEGEND = ("Percent of pictures; ±: standard deviation between seeds; 95 %: bootstrap interval of GT-known Loc over "
-           "pictures, mean of the seeds'. All else: report.md. Backbones are frozen: weights "
-           "trained are those of the heads.")
+           "pictures, mean of the seeds'. All else: report.md.")
 
 def _named(entry):
     "Its models called by its name and their seed; the first is in figures"

@@ -41,7 +41,8 @@ def test_each_method_has_its_row(whole):
     out, rows = whole
     names = [row.split("|")[1].strip() for row in rows]
     assert names[-6:] == [
-        "CAM", "whole", "grabcut:lowlevel", "whole picture", "best centred box", "mean training box"]
+        "CAM, frozen efficientnet_lite0", "whole", "grabcut:lowlevel", "whole picture", "best centred box",
+        "mean training box"]
     head, _, cam, _, masks, whole_picture = rows[-8:-2]
     assert "±" in cam and "held_out" in cam and "fixed" in masks and "oracle" in rows[-2]
     assert "as published (cub)" in head and "36.1 / – / 56.0, VGG16" in cam and "VGG16" not in masks
