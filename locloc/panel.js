@@ -102,7 +102,7 @@ class Frame {
       pen.lineWidth = size * Math.max(H, W)
       pen.beginPath()
       points.forEach(([u, v]) => pen.lineTo(u * W, v * H))
-      if (points.length === 1) pen.lineTo(points[0][0] * W, points[0][1] * H)
+      if (points.length === 1) pen.lineTo(points[0][0] * W + .01, points[0][1] * H) // no length: no dot
       pen.stroke()
     }
   }
