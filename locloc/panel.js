@@ -160,13 +160,15 @@ class Panel {
     this.failed = make("div", { class: "failed", role: "alert" })
     this.root = make(
       "div", { class: "locloc-picture-panel", tabindex: "0", role: "group", "aria-label": "pictures" },
-      make("div", { class: "top" }, this.heads, this.tools), this.said, this.failed, this.grid)
+      make("div", { class: "top" }, this.heads, this.tools),
+      make("div", { class: "told" }, this.said, this.failed), this.grid)
   }
 
   listen() {
     const soon = part => () => this.soon(part)
     const heard = {
-      "change:columns": soon("update"), "change:shape": soon("update"), "change:box_colours": soon("update"),
+      "change:columns": () => this.updateNow(), "change:shape": () => this.updateNow(),
+      "change:box_colours": () => this.updateNow(),
       "change:zoom": soon("place"), "change:strokes": soon("place"), "change:brush": soon("place"),
       "change:brush_size": soon("point"), "change:mark_colours": soon("place"), "change:mark_names": soon("point"),
       "change:busy": soon("tell"), "change:said": soon("tell"), "change:is_error": soon("tell"),
@@ -203,6 +205,16 @@ class Panel {
   get shape() { return this.model.get("shape") }
   get zoom() { return this.model.get("zoom") }
   get brush() { return this.model.get("brush") }
+
+  // Not in the next frame but as soon as all traits of the message are set
+  updateNow() {
+    if (this.updating) return
+    this.updating = true
+    queueMicrotask(() => {
+      this.updating = false
+      this.update()
+    })
+  }
 
   // The old pictures stay until all new ones are decoded
   async update() {
@@ -243,15 +255,15 @@ class Panel {
       kept.set(key, frame)
       if (!groups.has(view.name)) groups.set(view.name, this.makeGroup(view, columns.length))
       const parts = [frame.element, frame.words]
-      if (columns.length > 1) parts.unshift(make("div", { class: "whose" }, column.title))
+      if (columns.length > 1) parts.unshift(make("div", { class: "whose", title: column.title }, column.title))
       groups.get(view.name).lastChild.append(make("figure", { class: `locloc-panel-${view.name}` }, ...parts))
     }))
     for (const [key, frame] of this.frames) if (!kept.has(key)) URL.revokeObjectURL(frame.image.src)
     this.frames = kept
     this.grid.replaceChildren(...groups.values())
-    this.readouts = columns.map(() => make("span", { class: "readout" }, HINT))
+    this.readouts = columns.map(() => make("div", { class: "readout", title: HINT }))
     this.heads.replaceChildren(...columns.map(({ title }, c) => {
-      const heading = title ? [make("h3", {}, title)] : []
+      const heading = title ? [make("h3", { title }, title)] : []
       return make("div", { class: "head" }, ...heading, this.readouts[c])
     }))
     if (!groups.has(this.enlarged)) this.enlarge(null)
@@ -260,7 +272,7 @@ class Panel {
   makeGroup(view, compared) {
     const button = make("button", { type: "button", class: "enlarge" }, "⤢")
     button.addEventListener("click", () => this.enlarge(this.enlarged ? null : view.name))
-    const bar = make("div", { class: "bar" }, make("h3", {}, view.title), button)
+    const bar = make("div", { class: "bar" }, make("h3", { title: view.title }, view.title), button)
     const pair = make("div", { class: "pair", style: `--compared: ${compared}` })
     const group = make("section", { class: "view", "data-view": view.name, "aria-label": view.title }, bar, pair)
     this.nameButton(group, this.enlarged === view.name)
