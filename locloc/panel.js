@@ -13,16 +13,20 @@ const HINT = "ctrl + wheel or pinch: zoom · drag: move · double click: the who
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high)
 const round = value => Math.round(value * 1e5) / 1e5
 
-function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag)
+function setAll(element, attributes) {
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value)
-  element.append(...children)
-  return element
+}
+
+function make(tag, attributes = {}, ...children) {
+  return filled(document.createElement(tag), attributes, children)
 }
 
 function makeSvg(tag, attributes = {}, ...children) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", tag)
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value)
+  return filled(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children)
+}
+
+function filled(element, attributes, children) {
+  setAll(element, attributes)
   element.append(...children)
   return element
 }
@@ -52,6 +56,7 @@ function edged(tag, className, attributes) {
 class Frame {
   constructor() {
     this.bytes = new Uint8Array()
+    this.corners = [] // of boxes, px of the picture
     this.image = new Image()
     this.strokes = make("canvas", { "aria-hidden": "true" })
     this.boxes = makeSvg("g")
@@ -73,10 +78,9 @@ class Frame {
     this.image.alt = view.alt
     this.words.innerHTML = view.words
     this.element.style.aspectRatio = `${W} / ${H}`
-    this.boxes.replaceChildren(...view.boxes.map(({ kind, box: [x0, y0, x1, y1] }) => {
-      const place = { x: x0 * W, y: y0 * H, width: (x1 - x0) * W, height: (y1 - y0) * H }
-      return edged("rect", kind, { ...place, stroke: colours[kind], "stroke-dasharray": DASHES[kind] })
-    }))
+    this.corners = view.boxes.map(({ box: [x0, y0, x1, y1] }) => [x0 * W, y0 * H, x1 * W, y1 * H])
+    this.boxes.replaceChildren(...view.boxes.map(({ kind }) =>
+      edged("rect", kind, { stroke: colours[kind], "stroke-dasharray": DASHES[kind] })))
   }
 
   place([scale, x, y], [H, W]) {
@@ -84,6 +88,13 @@ class Frame {
     const magnified = this.element.clientWidth * scale / this.image.naturalWidth
     this.image.classList.toggle("pixels", magnified > PIXELS_SEEN)
     this.layer.setAttribute("viewBox", `${x * W} ${y * H} ${W / scale} ${H / scale}`)
+    const edge = 2 * W / scale / this.element.clientWidth // a box at the picture's edge is seen whole
+    this.corners.forEach(([x0, y0, x1, y1], i) => {
+      const [left, top] = [Math.max(x0, edge), Math.max(y0, edge)]
+      const size = [Math.min(x1, W - edge) - left, Math.min(y1, H - edge) - top].map(length => Math.max(length, 0))
+      const place = { x: left, y: top, width: size[0], height: size[1] }
+      for (const line of this.boxes.children[i].children) setAll(line, place)
+    })
   }
 
   paint(strokes, [scale, x, y], [H, W], colours) {
@@ -112,11 +123,7 @@ class Frame {
     if (!spot) return
     const [u, v] = [spot[0] * W, spot[1] * H]
     for (const line of this.cross.children) line.setAttribute("d", `M${u} 0V${H}M0 ${v}H${W}`)
-    for (const circle of this.ring.children) {
-      circle.setAttribute("cx", u)
-      circle.setAttribute("cy", v)
-      circle.setAttribute("r", ringSize * Math.max(H, W) / 2)
-    }
+    for (const circle of this.ring.children) setAll(circle, { cx: u, cy: v, r: ringSize * Math.max(H, W) / 2 })
   }
 }
 
@@ -149,7 +156,7 @@ class Panel {
     }
     const middle = factor => () => this.zoomAbout([.5, .5], factor)
     this.scale = make("span", { class: "scale" })
-    this.tools = make(
+    const tools = make(
       "div", { class: "tools", role: "group", "aria-label": "zoom" },
       button("−", "zoom out", `zoom out (key −); ${HINT}`, middle(1 / 1.5)), this.scale,
       button("+", "zoom in", `zoom in (key +); ${HINT}; shift + arrow keys: move`, middle(1.5)),
@@ -160,8 +167,8 @@ class Panel {
     this.failed = make("div", { class: "failed", role: "alert" })
     this.root = make(
       "div", { class: "locloc-picture-panel", tabindex: "0", role: "group", "aria-label": "pictures" },
-      make("div", { class: "top" }, this.heads, this.tools),
-      make("div", { class: "told" }, this.said, this.failed), this.grid)
+      make("div", { class: "top" }, this.heads, make("div", { class: "told" }, this.said, this.failed), tools),
+      this.grid)
   }
 
   listen() {
@@ -372,7 +379,7 @@ class Panel {
     on("pointermove", (e, element) => this.move(e, element))
     on("pointerup", e => this.up(e, true))
     on("pointercancel", e => this.up(e, false))
-    on("pointerleave", () => this.pointers.size || this.see(null))
+    on("pointerleave", e => e.pointerType === "touch" || this.pointers.size || this.see(null))
     on("touchmove", e => e.touches.length > 1 && e.preventDefault())
     return frame
   }
