@@ -31,6 +31,12 @@ function filled(element, attributes, children) {
   return element
 }
 
+// A title that is cut where it is too long is read in full under the pointer
+function entitle(element, words) {
+  element.textContent = element.title = words
+  element.hidden = !words
+}
+
 function bytesOf(data) {
   return data instanceof Uint8Array ? data : new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
 }
@@ -65,6 +71,7 @@ class Frame {
     this.layer = makeSvg(
       "svg", { preserveAspectRatio: "none", "aria-hidden": "true" }, this.boxes, this.cross, this.ring)
     this.element = make("div", { class: "frame" }, this.image, this.strokes, this.layer)
+    this.whose = make("div", { class: "whose" })
     this.words = make("figcaption")
   }
 
@@ -240,6 +247,7 @@ class Panel {
     this.columns = columns.map(column => ({
       ...column, attention: bytesOf(column.attention), marks: bytesOf(column.marks) }))
     this.build(columns)
+    this.entitleAll(columns)
     for (const { key, view, image, bytes } of views) {
       const frame = this.frames.get(key)
       frame.fill(view, image ?? frame.image, bytes, shape, this.model.get("box_colours"))
@@ -251,54 +259,61 @@ class Panel {
 
   // Elements for the views that there are, unless they stand already
   build(columns) {
-    const plan = JSON.stringify(columns.map(({ title, views }) => [title, views.map(v => [v.name, v.title])]))
+    const plan = JSON.stringify(columns.map(column => column.views.map(view => view.name)))
     if (plan === this.built) return
     this.built = plan
     const kept = new Map()
     const groups = new Map()
-    columns.forEach((column, c) => column.views.forEach(view => {
-      const key = `${c} ${view.name}`
+    columns.forEach((column, c) => column.views.forEach(({ name }) => {
+      const key = `${c} ${name}`
       const frame = this.frames.get(key) ?? this.makeFrame()
       kept.set(key, frame)
-      if (!groups.has(view.name)) groups.set(view.name, this.makeGroup(view, columns.length))
-      const parts = [frame.element, frame.words]
-      if (columns.length > 1) parts.unshift(make("div", { class: "whose", title: column.title }, column.title))
-      groups.get(view.name).lastChild.append(make("figure", { class: `locloc-panel-${view.name}` }, ...parts))
+      if (!groups.has(name)) groups.set(name, this.makeGroup(name, columns.length))
+      const figure = make("figure", { class: `locloc-panel-${name}` }, frame.whose, frame.element, frame.words)
+      groups.get(name).lastChild.append(figure)
     }))
     for (const [key, frame] of this.frames) if (!kept.has(key)) URL.revokeObjectURL(frame.image.src)
     this.frames = kept
+    const focused = this.grid.contains(document.activeElement)
     this.grid.replaceChildren(...groups.values())
+    if (focused) this.root.focus({ preventScroll: true }) // keys still mean something
     this.readouts = columns.map(() => make("div", { class: "readout", title: HINT }))
-    this.heads.replaceChildren(...columns.map(({ title }, c) => {
-      const heading = title ? [make("h3", { title }, title)] : []
-      return make("div", { class: "head" }, ...heading, this.readouts[c])
-    }))
-    if (!groups.has(this.enlarged)) this.enlarge(null)
+    this.heads.replaceChildren(...this.readouts.map(readout => make("div", { class: "head" }, make("h3"), readout)))
+    this.enlarge(groups.has(this.enlarged) ? this.enlarged : null)
   }
 
-  makeGroup(view, compared) {
+  makeGroup(name, compared) {
     const button = make("button", { type: "button", class: "enlarge" }, "⤢")
-    button.addEventListener("click", () => this.enlarge(this.enlarged ? null : view.name))
-    const bar = make("div", { class: "bar" }, make("h3", { title: view.title }, view.title), button)
+    button.addEventListener("click", () => this.enlarge(this.enlarged ? null : name))
     const pair = make("div", { class: "pair", style: `--compared: ${compared}` })
-    const group = make("section", { class: "view", "data-view": view.name, "aria-label": view.title }, bar, pair)
-    this.nameButton(group, this.enlarged === view.name)
-    return group
+    const bar = make("div", { class: "bar" }, make("h3"), button)
+    return make("section", { class: "view", "data-view": name }, bar, pair)
   }
 
-  nameButton(group, large) {
-    const button = group.querySelector(".enlarge")
-    button.title = large ? "back to all views (Escape)" : "enlarge"
-    button.setAttribute("aria-label", `${large ? "back from" : "enlarge"} ${group.getAttribute("aria-label")}`)
-    button.setAttribute("aria-pressed", large)
+  entitleAll(columns) {
+    columns.forEach((column, c) => {
+      entitle(this.heads.children[c].firstChild, column.title)
+      for (const { name, title } of column.views) {
+        entitle(this.frames.get(`${c} ${name}`).whose, columns.length > 1 ? column.title : "")
+        entitle([...this.grid.children].find(group => group.dataset.view === name).querySelector("h3"), title)
+      }
+    })
+    this.nameButtons()
+  }
+
+  nameButtons() {
+    for (const group of this.grid.children) {
+      const [button, title] = [group.querySelector("button"), group.querySelector("h3").textContent]
+      const large = group.dataset.view === this.enlarged
+      button.title = large ? "back to all views (Escape)" : "enlarge"
+      setAll(button, { "aria-label": `${large ? "back from" : "enlarge"} ${title}`, "aria-pressed": large })
+    }
   }
 
   enlarge(name) {
     this.enlarged = name
-    for (const group of this.grid.children) {
-      group.hidden = name !== null && group.dataset.view !== name
-      this.nameButton(group, group.dataset.view === name)
-    }
+    for (const group of this.grid.children) group.hidden = name !== null && group.dataset.view !== name
+    this.nameButtons()
     this.root.classList.toggle("enlarged", name !== null)
     this.fit()
   }
