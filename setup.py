@@ -19,7 +19,7 @@ setup(
     license="Apache-2.0",
     keywords=settings["keywords"].split(),
     packages=find_packages(include=["locloc", "locloc.*"]),
-    package_data={"locloc": ["weights/*"]},
+    package_data={"locloc": ["weights/*", "*.js", "*.css"]},
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
     extras_require={"dev": settings["dev_requirements"].split()},

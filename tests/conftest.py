@@ -1,5 +1,6 @@
 "Settings that every test shares: no hub, no GPU, few threads, a backend without a screen."
 import os
+import shutil
 import signal
 from unittest.mock import patch
 
@@ -18,3 +19,33 @@ def own_sources():
     from locloc.attention import SOURCES
     with patch.dict(SOURCES):
         yield
+
+
+BROWSER_FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--no-first-run",
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost , EXCLUDE 127.0.0.1",
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    "Chromium; its tests are skipped where it is missing"
+    reason = "playwright is not installed: pip install playwright"
+    playwright = pytest.importorskip("playwright.sync_api", reason=reason)
+    names = "chromium", "chromium-browser", "google-chrome"
+    chromium = next(filter(None, map(shutil.which, names)), None)
+    if not chromium:
+        pytest.skip("no chromium on this machine: apt-get install chromium")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=chromium, args=BROWSER_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    page = browser.new_page(viewport=dict(width=1440, height=900))
+    page.set_default_timeout(180_000) # a busy machine is slow, not broken
+    yield page
+    page.close()

@@ -20,17 +20,7 @@ import pytest
 from locloc.data import load_dataset
 from locloc.masks import GrabCutParams
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-browsers = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
-chromium = next(filter(None, browsers), None)
-pytestmark = pytest.mark.skipif(not chromium, reason="no chromium on this machine: apt-get install chromium")
-
 root = Path(__file__).parents[1]
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--no-first-run",
-    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost , EXCLUDE 127.0.0.1",
-]
 SIZES = (1440, 900), (1024, 768)
 PATIENCE = 180 # s, for anything that is waited for: a busy machine is slow, not broken
 
@@ -45,22 +35,6 @@ def until(what, look, pause=.1, give_up=lambda: None):
         give_up()
         time.sleep(pause)
     raise AssertionError(f"waited {PATIENCE} s for {what}")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser):
-    page = browser.new_page(viewport=dict(width=1440, height=900))
-    page.set_default_timeout(PATIENCE * 1000)
-    yield page
-    page.close()
 
 
 @pytest.fixture(scope="module")
