@@ -206,7 +206,7 @@ class PSOLConfig(PeerConfig):
     head, title, needs_masks = PSOLHead, "PSOL", True
     presets = {
         "paper": dict(epochs=100, batch=256, optimizer="sgd", lr=2e-3, weight_decay=1e-4, cosine=True),
-        # no crop: the scale is that of the squashed test picture; at once at the full rate the sigmoid may shut for good
+        # no crop: the scale is that of the squashed test picture; without a warm-up the sigmoid may shut for good
         "tiny": dict(TINY_SCHEDULE, resize=224, warmup_epochs=2),
     }
 
