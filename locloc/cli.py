@@ -63,11 +63,12 @@ class Source(Settings):
     def setting(self, size=None):
         "SavedSetting: of the file or of a preset, and what is given beside it, which is said"
         from locloc.files import differences
-        from locloc.masks import source_preset
+        from locloc.masks import preset, source_preset
         from locloc.workbench import SavedSetting, Setting, read_setting
         name = self.attention or "lowlevel"
-        thresholds = source_preset(name)
-        saved = SavedSetting(Setting(thresholds.params, thresholds.ppd, name), size or 224, self.weights)
+        thresholds = preset(self.preset) if self.preset else source_preset(name)
+        ppd = thresholds.ppd if self.ppd is None else self.ppd
+        saved = SavedSetting(Setting(thresholds.params, ppd, name), size or 224, self.weights)
         if not self.params:
             return self._beside(saved, size)
         saved = read_setting(self.params, saved)
