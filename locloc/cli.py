@@ -39,11 +39,12 @@ from .localization import one_line
 class Source(Settings):
     "Where attention comes from and how it becomes a mask."
     # `lowlevel` (needs no weights), a backbone (locloc-tiny, dino_vits16, ...), cam:NAME (class activation maps of a
-    # classifier), lost:, tokencut: or heads: and a backbone, or several joined by "+", such as lowlevel+locloc-tiny
-    attention:str="lowlevel"
+    # classifier), lost:, tokencut: or heads: and a backbone, or several joined by "+", such as lowlevel+locloc-tiny;
+    # None: that of --params, or lowlevel
+    attention:str|None=None
     weights:str|None=None      # weights file of that backbone; None: the shipped ones or the hub's cache
     preset:str|None=None       # thresholds: paper, released_code, lowlevel, locloc-tiny; None: those of the source
-    params:Path|None=None      # thresholds from a JSON file instead
+    params:Path|None=None      # all of this and --size from the file that the tuner saved, but for what is given here
     delta0:float|None=None     # below this: certain background, [0, 1]
     delta1:float|None=None     # at or above this: certain foreground, [0, 1]
     split_at:float|None=None   # uncertain pixels above it start as foreground, [0, 1]
@@ -59,28 +60,34 @@ class Source(Settings):
         if None not in (self.delta0, self.delta1) and self.delta0 > self.delta1:
             raise ValueError(f"--delta0 must not exceed --delta1, got {self.delta0} and {self.delta1}")
 
-    def _preset(self):
+    def setting(self, size=None):
+        "SavedSetting: of the file or of a preset, and what is given beside it, which is said"
+        from locloc.files import differences
         from locloc.masks import preset, source_preset
-        return preset(self.preset) if self.preset else source_preset(self.attention)
+        from locloc.workbench import SavedSetting, Setting, read_setting
+        name = self.attention or "lowlevel"
+        thresholds = preset(self.preset) if self.preset else source_preset(name)
+        ppd = thresholds.ppd if self.ppd is None else self.ppd
+        saved = SavedSetting(Setting(thresholds.params, ppd, name), size or 224, self.weights)
+        if not self.params:
+            return self._beside(saved, size)
+        saved = read_setting(self.params, saved)
+        wanted = self._beside(saved, size)
+        different = differences(saved.flat, wanted.flat)
+        if different:
+            say(f"{self.params}, but for what is given beside it: {different}")
+        return wanted
 
-    def grabcut_params(self):
-        params = self._saved() if self.params else self._preset().params
+    def _beside(self, saved, size):
+        setting, weights = saved.setting, saved.weights
+        if self.attention not in (None, setting.source):
+            setting, weights = replace(setting, source=self.attention, layers=None, heads=None), None
+        if self.preset:
+            setting = setting.preset(self.preset)
         given = dict(delta0=self.delta0, delta1=self.delta1, split=self.split_at, kernel=self.kernel)
-        return replace(params, **{name: value for name, value in given.items() if value is not None})
-
-    def _saved(self):
-        from locloc.masks import GrabCutParams
-        try:
-            return GrabCutParams.from_json(self.params.read_text(encoding="utf-8-sig"))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{self.params} holds no settings of GrabCut: {error}") from None
-
-    def ppd_threshold(self):
-        return self._preset().ppd if self.ppd is None else self.ppd
-
-    def load(self):
-        from locloc.attention import load_attention
-        return load_attention(self.attention, weights=self.weights)
+        params = replace(setting.params, **{name: value for name, value in given.items() if value is not None})
+        setting = replace(setting, params=params, ppd=setting.ppd if self.ppd is None else self.ppd)
+        return replace(saved, setting=setting, size=size or saved.size, weights=self.weights or weights)
 
 # %% ../nbs/44_cli.ipynb #cli-006
 def _data(name, split, count=None, pictures=None):
@@ -99,15 +106,16 @@ def _parse_shard(text):
 @dataclass(frozen=True)
 class Masks(Settings):
     "Make the pseudo masks of a data set: attention, two thresholds, GrabCut. Run again to go on where it stopped."
-    data:str                  # `scenes`, `scenes-hard`, or a folder: index.csv or ImageFolder
+    data:str                  # `scenes`, `scenes-hard`, or a folder: index.csv, ImageFolder, or just pictures
     out:Path                  # folder for the mask store
-    split:str="train"         # which pictures
+    split:str|None=None       # which pictures; None: train, or all of a data set that has no such split
     pictures:Path|None=None   # where its pictures are, if not beside the lists
     count:int|None=None       # only so many, drawn at random, the same each time; None: all
     # which masks: GrabCut's, or those of PPD, the paper's baseline: attention at or above --ppd and no GrabCut
     method:Literal["grabcut", "ppd"]="grabcut"
     source:tyro.conf.OmitArgPrefixes[Source]=Source()
-    size:int=224              # pictures are squashed to this side, px, and masks have it
+    size:int|None=None        # pictures are squashed to this side, px, and masks have it; None: --params' or 224
+    corrections:Path|None=None # folder of strokes drawn by hand; masks whose strokes changed are made anew
     workers:int|None=None     # processes; None: one a core
     batch:int=16              # pictures a batch, the unit that shards and workers take
     shard:str="1/1"           # i/n: only the i-th of n parts, i from 1; under torchrun the ranks share that
@@ -118,19 +126,31 @@ class Masks(Settings):
         check_min(self, size=1, workers=0, batch=1)
         _parse_shard(self.shard)
         self.source.validate()
-        unused = [name for name in ("delta0", "delta1", "split_at", "params", "kernel")
-                  if getattr(self.source, name) is not None]
-        if self.method == "ppd" and unused:
+        unused = [name for name in ("delta0", "delta1", "split_at", "kernel") if getattr(self.source, name) is not None]
+        if self.method == "ppd" and (unused or self.corrections):
+            unused += ["corrections"] if self.corrections else []
             raise ValueError(f"--method ppd has one threshold, --ppd: leave out {', '.join(unused)}")
 
     def run(self):
         from locloc.stores import cores
         workers = cores() if self.workers is None else self.workers
-        dataset = _data(self.data, self.split, self.count, self.pictures)
+        dataset = self._dataset()
         if self.check:
             self._check_store(dataset, workers)
         else:
             self._make(dataset, workers)
+
+    def _dataset(self):
+        from locloc.workbench import as_dataset
+        try:
+            return _data(self.data, self.split or "train", self.count, self.pictures)
+        except ValueError:
+            if self.pictures or not Path(self.data).is_dir():
+                raise
+            dataset = as_dataset(self.data, self.split)
+            if not len(dataset):
+                raise
+            return dataset if self.count is None else dataset.subset(self.count)
 
     def _check_store(self, dataset, workers):
         from locloc.stores import check_masks
@@ -141,40 +161,50 @@ class Masks(Settings):
             raise SystemExit(1)
 
     def _make(self, dataset, workers):
-        from locloc.stores import make_masks, on_accelerator
+        from locloc.stores import Corrections, make_masks, on_accelerator
+        saved = self.source.setting(self.size)
+        params = self._params(saved.setting)
+        source = on_accelerator(saved.load_source())
         check_folder(self.out)
         store = make_masks(
-            dataset, self.out, attention=on_accelerator(self.source.load()), params=self._params(),
-            size=self.size, workers=workers, batch_size=self.batch, shard=_parse_shard(self.shard))
+            dataset, self.out, source, params, saved.size, workers, self.batch, shard=_parse_shard(self.shard),
+            corrections=self.corrections and Corrections(self.corrections))
+        corrected = f", {len(store.corrected)} of them corrected by hand" if store.corrected else ""
         if "counts" in store.manifest:
-            print(f"{self.out}: {len(store)} masks; next: {self._next()}")
+            print(f"{self.out}: {len(store)} masks{corrected}; next: {self._next(dataset.split)}")
             return
         rest = f"damaged pictures: {len(store.damaged)}" if store.damaged else "the rest is other shards' work"
         print(f"{self.out}: {len(store)} of {len(dataset)} masks; {rest}")
         if store.damaged:
             raise SystemExit(1)
 
-    def _params(self):
+    def _params(self, setting):
         from locloc.masks import PPDParams
-        return PPDParams(self.source.ppd_threshold()) if self.method == "ppd" else self.source.grabcut_params()
+        if self.method == "grabcut":
+            return setting.params
+        if self.source.params and self.source.ppd is None and "ppd" not in read_json(self.source.params):
+            raise ValueError(f"{self.source.params} says nothing of PPD's threshold: give --ppd instead")
+        return PPDParams(setting.ppd)
 
-    def _next(self):
+    def _next(self, split):
         command = ["locloc", "train", "geg", "--preset", "tiny", "--data", self.data, "--masks", str(self.out)]
-        command += ["--split", self.split] if self.split != "train" else []
+        command += ["--split", split] if split != "train" else []
         command += ["--pictures", str(self.pictures)] if self.pictures else []
         return one_line(shlex.join(command))
 
 # %% ../nbs/44_cli.ipynb #cli-012
 _PAGE = """import os; os.chdir({folder!r})
-from locloc.masks import GrabCutParams; from locloc.widgets import tuning_page
-tuning_page({pictures!r}, params={params!r}, **{options!r})"""
+from locloc.masks import GrabCutParams; from locloc.workbench import Chosen, SavedSetting, Setting
+from locloc.widgets import tuning_page
+tuning_page({pictures!r}, params={saved!r}, **{options!r})"""
 
 @dataclass(frozen=True)
 class Tune(Settings):
     "Drag δ0 and δ1 and see the masks: the tuner as a page on localhost. Ctrl-C ends it."
     pictures:tyro.conf.Positional[tuple[str, ...]] # picture files, a folder, or `scenes`
+    split:str|None=None        # which of a data set's pictures; None: train, or all where it has no such split
     source:tyro.conf.OmitArgPrefixes[Source]=Source() # what the sliders start with
-    size:int=224               # pictures are squashed to this side, px
+    size:int|None=None         # pictures are squashed to this side, px; None: that of --params, or 224
     port:int=8866              # of the page; the next free one where it is taken
     theme:Literal["light", "dark"]="light" # of the page
     browser:bool=True          # open the page; --no-browser: only print its address
@@ -192,13 +222,12 @@ class Tune(Settings):
             raise ValueError("locloc tune needs voila: pip install voila; or use ThresholdTuner in a notebook")
         from locloc.workbench import as_dataset
         pictures = self.pictures[0] if len(self.pictures) == 1 else self.pictures
-        if not len(as_dataset(pictures)):
+        if not len(as_dataset(pictures, self.split)):
             raise ValueError(f"{pictures}: no pictures there")
-        self.source.load()
-        options = dict(backbone=self.source.attention, weights=self.source.weights, size=self.size,
-                       ppd=self.source.ppd_threshold())
-        params = self.source.grabcut_params()
-        _serve(_PAGE.format(folder=os.getcwd(), pictures=pictures, params=params, options=options), self)
+        saved = self.source.setting(self.size)
+        saved.load_source()
+        options = dict(backbone=saved.setting.source, weights=saved.weights, size=saved.size, split=self.split)
+        _serve(_PAGE.format(folder=os.getcwd(), pictures=pictures, saved=saved, options=options), self)
 
 # %% ../nbs/44_cli.ipynb #cli-013
 def _free_port(port):

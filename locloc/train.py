@@ -391,7 +391,7 @@ _PLACES = "pictures", "masks", "weights", "localizer"
 @contextmanager
 def open_run(
     config:TrainConfig,
-    left_out=(), # ids of pictures that are not trained on
+    noted=None, # what else config.json says, as in `_note_masks`
 ): # yields a function that raises FileNotFoundError once the folder is gone; raises ValueError if it holds another run
     "Create or reopen the folder of a run; no other training is inside"
     there = {inside.name for inside in config.out.iterdir()} if config.out.is_dir() else set()
@@ -404,16 +404,14 @@ def open_run(
         if not config.resume:
             for name in sorted(there - {LOCK}, key="config.json".__eq__): # without it the rest would be a new run's
                 files.remove_whole(config.out/name)
-        _write_config(config, left_out)
+        _write_config(config, noted)
         files.sweep(config.out)
         yield check
 
-def _write_config(config, left_out=()):
+def _write_config(config, noted=None):
     "Say what a folder's run is; raises ValueError if it holds another one"
     path = config.out/"config.json"
-    wanted = json.loads(json.dumps(asdict(config), default=str))
-    if left_out:
-        wanted["left_out"] = list(left_out)
+    wanted = json.loads(json.dumps(asdict(config), default=str)) | (noted or {})
     found = files.read_json(path) if path.exists() else {}
     places = _PLACES if {config.data, found.get("data")} & {*SCENE_SETS} else (*_PLACES, "data")
     other = differences(found or wanted, wanted, but=_MAY_DIFFER, places=places)
@@ -583,6 +581,20 @@ def _with_masks(dataset, masks):
         return dataset, []
     return dataset.subset([i for i, id in enumerate(ids) if id not in missing]), sorted(missing)
 
+def _note_masks(dataset, masks, left_out):
+    "Ids of pictures without a mask, and how many masks a person touched, where there are any"
+    corrected = len(masks.corrected.keys() & set(dataset.ids()))
+    noted = dict(left_out=left_out, corrected_masks=corrected)
+    return {name: fact for name, fact in noted.items() if fact}
+
+def _tell_of_masks(masks, left_out=(), corrected_masks=0):
+    if left_out:
+        print(f"{masks.folder}: damaged pictures without a mask are left out: {len(left_out)}, "
+            f"the first is {one_line(left_out[0])}", file=sys.stderr)
+    if corrected_masks:
+        print(f"{masks.folder}: masks that were corrected by hand: {corrected_masks}; "
+            "what learns from them is not only weakly supervised", file=sys.stderr)
+
 def _check_number(config, dataset):
     if not len(dataset):
         raise ValueError(f"{config.data}: no pictures to train on")
@@ -601,23 +613,23 @@ def train(
     unused = getattr(config, "layout", None) == "released_code" # their UNet computes a step that it drops
     accelerator = Accelerator(mixed_precision=config.precision, log_with="tensorboard", project_dir=config.out,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)])
-    dataset, masks, left_out = _training_pictures(config, dataset), _training_masks(config, masks), []
+    dataset, masks, noted = _training_pictures(config, dataset), _training_masks(config, masks), {}
     if masks is not None:
         dataset, left_out = _with_masks(dataset, masks)
+        noted = _note_masks(dataset, masks, left_out)
     _check_number(config, dataset)
     finished = config.out/"model"
     if config.resume and finished.exists():
-        _write_config(config, left_out)
+        _write_config(config, noted)
         return config.load_model(finished)
 
     backbone = config.make_backbone(config.backbone, config.weights)
     backbone.grid(config.crop, config.crop)
     torch.manual_seed(config.seed)
     stage = config.stage(backbone, len(dataset.classes))
-    with open_run(config, left_out) if accelerator.is_main_process else nullcontext(lambda: None) as check:
-        if left_out and accelerator.is_main_process:
-            print(f"{masks.folder}: damaged pictures without a mask are left out: {len(left_out)}, "
-                f"the first is {one_line(left_out[0])}", file=sys.stderr)
+    with open_run(config, noted) if accelerator.is_main_process else nullcontext(lambda: None) as check:
+        if accelerator.is_main_process:
+            _tell_of_masks(masks, **noted)
         accelerator.wait_for_everyone()
         stage.to(accelerator.device, memory_format=torch.channels_last)
         data = TrainSet(dataset, config, masks)
@@ -628,6 +640,8 @@ def train(
         _fit(accelerator, config, stage, _loader(config, data), progress, check)
 
         model = stage.eval().cpu().finished(dataset.classes)
+        if isinstance(model, LocLoc):
+            model.corrected_masks = noted.get("corrected_masks", 0)
         if accelerator.is_main_process:
             if config.cached_views and not config.features:
                 files.remove_whole(config.out/"features") # room for the model

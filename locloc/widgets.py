@@ -17,6 +17,7 @@ from html import escape
 from io import BytesIO
 from pathlib import Path
 
+import anywidget
 import cv2
 import ipywidgets as widgets
 import numpy as np
@@ -26,12 +27,13 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from . import workbench
-from .data import PictureError
-from .masks import GrabCutParams, preset_names
+from .backbone import ALIASES
+from .data import Dataset, PictureError
+from .masks import preset_names
 from .metrics import ERROR_TYPES
 from .plot import show_sweep
 from .sweeps import CRITERIA, Grid, SweepTable, criteria_worth, sweep
-from .workbench import PANELS, Setting, SourceChoice, Workbench
+from .workbench import PANELS, Chosen, SavedSetting, Setting, SourceChoice, Workbench
 
 # %% ../nbs/43_widgets.ipynb #widgets-005
 def _running_loop():
@@ -125,6 +127,102 @@ def _chooser(description, width, options=(), name=None, **more):
 def _text(description, value, width, tooltip, name=None, **options):
     return _described(widgets.Text, description, dict(width=width), name, value=value, tooltip=tooltip, **options)
 
+# %% ../nbs/43_widgets.ipynb #explain-02
+def _drawing(words, *shapes):
+    "A line drawing, 120 × 44, in the colour of the text around it"
+    inside = "".join(shapes)
+    return (f'<svg viewBox="0 0 120 44" width="180" height="66" role="img" aria-label="{words}" fill="none" '
+            f'stroke="currentColor" stroke-width="1.2" font-size="8">{inside}</svg>')
+
+def _line(d, **style):
+    options = "".join(f' {name.replace("_", "-")}="{value}"' for name, value in style.items())
+    return f'<path d="{d}"{options}/>'
+
+def _label(x, y, words):
+    return f'<text x="{x}" y="{y}" stroke="none" fill="currentColor">{words}</text>'
+
+_HILL, _DASHED = "M4 40C40 40 40 6 55 6S70 40 96 40", dict(stroke_dasharray="3 2")
+
+_EXPLAINED = { # word -> two sentences, drawing
+    "split": (
+        "Pixels between δ0 and δ1 are uncertain, and GrabCut must begin somewhere: those above the split begin as "
+        "foreground, the others as background. Off, all begin as background, so the object’s colours are those of its "
+        "certain part alone.",
+        _drawing("attention with three heights", _line(_HILL), _line("M2 12H100"), _line("M2 24H100", **_DASHED),
+                 _line("M2 36H100"), _label(102, 15, "δ1"), _label(102, 27, "split"), _label(102, 39, "δ0"))),
+    "rounds": (
+        "In each round GrabCut learns the colours of both sides from the present mask and cuts anew. "
+        "More rounds may follow the object’s edge more closely, or run away to what looks alike.",
+        _drawing("an outline that comes nearer to a square", _line("M42 8H78V36H42Z", stroke_width=2.5),
+                 _line("M30 22a30 20 0 1 0 60 0a30 20 0 1 0-60 0", **_DASHED),
+                 _line("M36 22a24 18 0 1 0 48 0a24 18 0 1 0-48 0", stroke_dasharray="1 2"))),
+    "stability": (
+        "How much the mask stays the same when δ0 and δ1 move by one step of the grid: mean IoU with its neighbours. "
+        "A mask that hardly moves follows an edge of the picture rather than the threshold.",
+        _drawing("outlines on each other, and outlines apart", *(
+            _line(f"M{30 - r} 22a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0-{2 * r} 0") for r in (15, 16, 17)), *(
+            _line(f"M{90 - r} 22a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0-{2 * r} 0", **_DASHED) for r in (8, 13, 19)))),
+    "separation": (
+        "How far apart the mean colours inside and outside the mask are, weighed by how even the two areas are (Otsu). "
+        "It is large where the mask parts the picture’s colours, which an object of its own colour makes true.",
+        _drawing("two heaps of colours apart", _line("M6 40C26 40 22 10 32 10S40 40 56 40"),
+                 _line("M60 40C80 40 76 10 86 10S94 40 114 40", **_DASHED),
+                 _line("M36 6H82M40 3L36 6L40 9M78 3L82 6L78 9"))),
+}
+
+class _Explainer(widgets.HTML):
+    "What the word means whose “?” is pressed; nothing: none is"
+    def __init__(self):
+        super().__init__(layout=dict(display="none", width="100%"))
+        self.buttons = {}
+
+    def button(self, word): # ToggleButton
+        made = _named(widgets.ToggleButton(
+            description="?", tooltip=f"what {word} means", layout=dict(width="28px")), f"explain-{word}")
+        made.observe(lambda change: self._show(word, change.new), "value")
+        self.buttons[word] = made
+        return made
+
+    def _show(self, word, pressed):
+        if pressed:
+            for other, button in self.buttons.items():
+                if other != word:
+                    button.value = False
+            words, drawing = _EXPLAINED[word]
+            self.value = f'<div style="display:flex; gap:12px; line-height:1.3">{drawing}<span>{words}</span></div>'
+        shown = any(button.value for button in self.buttons.values())
+        self.layout.display = None if shown else "none"
+
+# %% ../nbs/43_widgets.ipynb #explain-05
+class _CopyLine(anywidget.AnyWidget):
+    "A line of text that can't be edited, and a button that copies it; an empty one is hidden"
+    value = traitlets.Unicode().tag(sync=True)
+    _esm = """
+    function render({ model, el }) {
+        const line = Object.assign(document.createElement("input"), { readOnly: true, ariaLabel: "command" })
+        const copy = Object.assign(document.createElement("button"), { textContent: "copy", title: "copy the command" })
+        line.style.cssText = "flex:1; min-width:0; font-family:monospace; color:inherit; background:transparent"
+        copy.className = "jupyter-button"
+        line.onfocus = () => line.select()
+        copy.onclick = async () => {
+            line.select()
+            try { await navigator.clipboard.writeText(line.value) } catch { document.execCommand("copy") }
+            copy.textContent = "copied"
+            setTimeout(() => { copy.textContent = "copy" }, 1500)
+        }
+        const write = () => {
+            line.value = model.get("value")
+            el.style.display = line.value ? "flex" : "none"
+        }
+        model.on("change:value", write)
+        write()
+        el.style.width = "100%"
+        el.append(line, copy)
+        return () => model.off("change:value", write)
+    }
+    export default { render }
+    """
+
 # %% ../nbs/43_widgets.ipynb #widgets-011
 class Picker(widgets.HBox):
     "Previous, next, number, name; `index` is the position of the picture"
@@ -205,14 +303,19 @@ class SettingControls(widgets.VBox):
         self._writing = False # controls that are written to must not answer
         self._make_threshold_controls()
         self._make_source_controls()
+        self.explainer = _Explainer()
+        split, rounds = map(self.explainer.button, ("split", "rounds"))
         self.presets = {name: _button(name, f"thresholds of the preset {name}") for name in preset_names()}
         self.last_row = _row(widgets.Label("presets"), *self.presets.values())
         super().__init__([
-            _row(self.deltas, self.delta0, self.delta1, widgets.HBox([self.splitting, self.split]), self.rounds),
-            _row(self.ppd, self.source, self.choose), self.choices, self.last_row], layout=dict(width="100%"))
+            _row(self.deltas, self.delta0, self.delta1, widgets.HBox([self.splitting, self.split, split]),
+                 widgets.HBox([self.rounds, rounds])), self.explainer,
+            _row(self.ppd, self.source, self.other, self.choose), self.choices, self.last_row],
+            layout=dict(width="100%"))
         for control in (self.deltas, self.delta0, self.delta1, self.splitting, self.split, self.rounds,
                         self.ppd, self.source, self.layers, self.heads):
             control.observe(self._changed, "value")
+        self.other.observe(self._take_other, "value")
         for name, button in self.presets.items():
             button.on_click(lambda _, name=name: self._take_preset(name))
         self.setting = setting
@@ -236,6 +339,10 @@ class SettingControls(widgets.VBox):
     def _make_source_controls(self):
         self.source = _chooser(
             "attention", "240px", self.sources.names, "source", tooltip="where the attention map comes from")
+        self.other = _named(widgets.Combobox(
+            options=tuple(ALIASES), placeholder="another: cam:resnet50 …", continuous_update=False,
+            tooltip="any timm ViT, cam: and any timm classifier, or several joined by +",
+            layout=dict(width="200px")), "other")
         self.layers, self.heads = self._picks("layers"), self._picks("heads")
         self.note = widgets.HTML()
         self.choices = _row(self.layers, self.heads, self.note)
@@ -256,6 +363,13 @@ class SettingControls(widgets.VBox):
     def _take_preset(self, name):
         self.setting = self.setting.preset(name)
 
+    def _take_other(self, change):
+        with self.status.guarded():
+            if change.new:
+                self.sources.require(change.new)
+                self.setting = self.setting.from_source(change.new)
+                self.other.value = ""
+
     def _changed(self, change):
         if self._writing:
             return
@@ -267,6 +381,9 @@ class SettingControls(widgets.VBox):
 
     def _read(self, changed):
         "The setting that the controls say, after one of them changed"
+        if changed is self.source:
+            self.sources.require(self.source.value)
+            return self.setting.from_source(self.source.value)
         low, high = self.deltas.value
         if changed is self.delta0:
             low, high = self.delta0.value, max(self.delta0.value, high)
@@ -275,15 +392,12 @@ class SettingControls(widgets.VBox):
         split = round(self.split.value, 4) if self.splitting.value else None
         params = replace(self.setting.params, delta0=round(low, 4), delta1=round(high, 4), split=split,
                          iterations=self.rounds.value)
-        source = self.source.value
-        self.sources.require(source)
-        layers, heads = (None, None) if changed is self.source else self._read_picks(source)
-        return replace(self.setting, params=params, ppd=round(self.ppd.value, 4), source=source,
-                       layers=layers, heads=heads)
+        layers, heads = self._read_picks()
+        return replace(self.setting, params=params, ppd=round(self.ppd.value, 4), layers=layers, heads=heads)
 
-    def _read_picks(self, source):
+    def _read_picks(self):
         "Layers and heads; None: none are chosen, or those that the source takes anyway"
-        choice = workbench.source_choice(self.sources[source])
+        choice = workbench.source_choice(self.sources[self.setting.source])
         if choice is None:
             return None, None
         layers, heads = self.layers.value, self.heads.value
@@ -300,6 +414,7 @@ class SettingControls(widgets.VBox):
         try:
             self._write_thresholds(setting.params, setting.ppd)
             self._write_source(setting, choice)
+            self._mark_preset(setting.active_preset)
         finally:
             self._writing = False
 
@@ -314,15 +429,23 @@ class SettingControls(widgets.VBox):
         if params.split is not None:
             _put(self.split, params.split)
 
+    def _mark_preset(self, active):
+        for name, button in self.presets.items():
+            button.icon = "check" if name == active else ""
+            button.tooltip = f"thresholds of the preset {name}{', which are set' if name == active else ''}"
+
     def _write_source(self, setting, choice):
         self.note.value = "" if choice else f"{escape(setting.source)} has no layers or heads to choose."
         choice = choice or SourceChoice((), (), (), ())
+        if self.source.options != tuple(self.sources.names):
+            self.source.options = tuple(self.sources.names)
         _put(self.source, setting.source)
         self._write_picks(self.layers, choice.layers, choice.usual_layers, setting.layers)
         self._write_picks(self.heads, choice.heads, choice.usual_heads, setting.heads)
 
     def _write_picks(self, control, options, usual, picked):
         if control.options != options:
+            control.value = () # in the browser an old choice may be beyond the new options
             control.options = options
         control.disabled = not options
         control.value = usual if picked is None else picked
@@ -360,22 +483,32 @@ class ThresholdTuner(widgets.VBox):
     def __init__(self,
         pictures, # data set, folder, files or arrays, as for `as_dataset`; or a Workbench
         backbone="lowlevel", # attention source or its name, or a FrozenViT
-        params:GrabCutParams=None, # to start with; None: the source's preset
+        params=None, # GrabCutParams to start with, or a SavedSetting of this source; None: the source's preset
         ppd:float=None, # PPD's hard threshold to start with, [0, 1]; None: the source's preset
         size:int=224, # pictures are squashed to size x size, px, as `make_masks` does
-        **options # weights, layers, heads, timm's, as for `load_attention`
+        **options # split, as for `as_dataset`; weights, layers, heads, timm's, as for `load_attention`
     ):
         self.bench = pictures if isinstance(pictures, Workbench) else Workbench(pictures, backbone, size, **options)
         self.folder = None # in which alone files that are typed may lie; None: anywhere
-        first = workbench.first_setting(self.bench)
-        setting = replace(first, params=params or first.params, ppd=first.ppd if ppd is None else ppd)
+        self.looked_at, self.sight = set(), "" # positions of the pictures, and what truth was shown
+        self.overwriting = None # the file that is overwritten at the next press
+        self.kept = None # (file, setting) that was saved or loaded
+        setting, chosen = workbench.first_setting(self.bench), None
+        if isinstance(params, SavedSetting):
+            setting, chosen = params.setting, params.chosen
+        elif params:
+            setting = replace(setting, params=params)
+        setting = setting if ppd is None else replace(setting, ppd=ppd)
+        self.choice = setting, chosen # while the setting is this one, it was chosen so
         self.status, self.panels = Status(), PanelGrid()
         self.picker = Picker(self.bench.dataset, self.status)
         self.controls = SettingControls(setting, self.bench.sources, self.status)
         self.settler = Settler(self.bench.cut, self._show, self._fail)
         self.files = self._file_row()
         self.controls.last_row.children += (self.files,)
-        super().__init__([self.picker, self.controls, self.status, self.panels], layout=_PAGE)
+        self.about, self.command = widgets.HTML(), _named(_CopyLine(), "command")
+        below = widgets.VBox([self.about, self.command], layout=dict(width="100%"))
+        super().__init__([self.picker, self.controls, self.status, self.panels, below], layout=_PAGE)
         self.add_class("locloc-tuner")
         self.picker.observe(self._request, "index")
         self.controls.observe(self._request, "setting")
@@ -388,10 +521,26 @@ class ThresholdTuner(widgets.VBox):
             def press(_):
                 with self.status.guarded():
                     action(self._typed(name.value))
-            made = _button(word, f"{word} δ0, δ1, split and rounds", word)
+            made = _button(word, f"{word} the source and all that is set", word)
             made.on_click(press)
             return made
-        return widgets.HBox([name, button("save", self.save), button("load", self.load)])
+        name.observe(self._file_changed, "value")
+        return widgets.HBox([name, button("save", self._press_save), button("load", self.load)])
+
+    def _file_changed(self, change):
+        self._ask_before_overwriting(None)
+        self._show_command()
+
+    def _press_save(self, path):
+        if os.path.exists(path) and self.overwriting != path:
+            self._ask_before_overwriting(path)
+            self.status.say(f"{path} is there already: press again to overwrite it, or give another name")
+        else:
+            self.save(path, overwrite=True)
+
+    def _ask_before_overwriting(self, path): # None: no more
+        self.overwriting = path
+        self.files.children[1].description = "press again to overwrite" if path else "save"
 
     def _typed(self, name):
         if self.folder and not Path(name).resolve().is_relative_to(Path(self.folder).resolve()):
@@ -418,6 +567,20 @@ class ThresholdTuner(widgets.VBox):
     def params(self, params):
         self.controls.setting = replace(self.setting, params=params)
 
+    @property
+    def chosen(self): # Chosen: how the present setting was
+        setting, chosen = self.choice
+        dataset, preset = self.bench.dataset, self.setting.active_preset
+        if chosen and setting == self.setting:
+            return chosen
+        if preset:
+            return Chosen(f"preset {preset}", dataset.name, dataset.split, 0)
+        return Chosen.on(dataset, "by hand", self.sight, len(self.looked_at))
+
+    def choose(self, setting, chosen): # a Setting, and the Chosen that says how
+        self.choice = setting, chosen
+        self.controls.setting = setting
+
     def go(self, i): # position of a picture
         self.picker.go(i)
 
@@ -432,6 +595,7 @@ class ThresholdTuner(widgets.VBox):
 
     def _request(self, change=None):
         "A control changed: panels now; if they are not exact, exact ones when it rests"
+        self._ask_before_overwriting(None)
         if not len(self.bench) or _running_loop() is None:
             self.settle()
             return
@@ -447,22 +611,55 @@ class ThresholdTuner(widgets.VBox):
     def _show(self, cut):
         self.panels.show(cut)
         self.status.say(workbench.explain(cut.marks))
+        self.looked_at.add(cut.view.id)
+        masks, boxes = cut.view.true_mask is not None, cut.view.true_boxes is not None
+        self.sight = "true masks" if masks else "true boxes" if boxes else self.sight
+        self._show_command()
+
+    def _show_command(self):
+        "What makes the masks of the whole data set, and whether the file holds what is shown"
+        file, dataset = self.files.children[0].value, self.bench.dataset
+        self.command.value = workbench.masks_command(self.bench, self.setting, file)
+        words = f"{len(dataset)} pictures, split {dataset.split}; chosen: {self.chosen.by}. "
+        if not self.command.value:
+            words += "These pictures lie in no folder, so no command makes their masks."
+        elif self.kept == (file, self.setting):
+            words += "The masks of all, as they are shown here:"
+        else:
+            words += f"Once it is saved to {file}, the masks of all, as they are shown here:"
+        self.about.value = f'<div style="line-height:1.3">{escape(words)}</div>'
 
     def _fail(self, error):
         self.panels.clear()
         self.status.fail(error)
 
-    def save(self, path="params.json"): # δ0, δ1, split, rounds and seed
-        Path(path).write_text(self.params.to_json() + "\n", encoding="utf-8")
-        said = f"saved {path}; locloc masks --attention {self.setting.source} --params {path} makes the masks"
-        if self.setting.layers is not None or self.setting.heads is not None: # they are no part of a params.json
-            said += (" with all its usual layers and heads; "
-                     "for those chosen here pass attention=tuner.source to make_masks")
-        self.status.say(said)
+    def save(self, path="params.json", overwrite=False): # raises ValueError where there is such a file
+        path = Path(path)
+        if path.exists() and not overwrite:
+            raise ValueError(f"{path} is there already: give another name, or overwrite=True")
+        if not path.absolute().parent.is_dir():
+            raise ValueError(f"{path.parent}: no such folder to save {path.name} in")
+        workbench.to_save(self.bench, self.setting, self.chosen).save(path)
+        self._is_kept_in(path)
+        self.status.say(f"saved {path}, {self.chosen.by}; the command below makes the masks")
 
     def load(self, path="params.json"):
-        self.params = workbench.read_params(path)
-        self.status.say(f"loaded {path}")
+        saved = workbench.read_setting(path, workbench.to_save(self.bench, self.setting, None))
+        setting, sources = saved.setting, self.bench.sources
+        weights = sources.option(setting.source, "weights")
+        if saved.weights != (weights and str(weights)):
+            raise ValueError(f"{path} is for other weights, {saved.weights or 'the usual ones'}: start with it, "
+                             f"locloc tune DATA --params {path}")
+        sources.require(setting.source)
+        self.choose(setting, saved.chosen)
+        self._is_kept_in(path)
+        other_size = f"; it was chosen at {saved.size} px, here it is {self.bench.size}"
+        self.status.say(f"loaded {path}{other_size if saved.size != self.bench.size else ''}")
+
+    def _is_kept_in(self, path):
+        self.kept = str(path), self.setting
+        self._ask_before_overwriting(None)
+        self._show_command()
 
 # %% ../nbs/43_widgets.ipynb #widgets-034
 class Runner(widgets.HBox):
@@ -621,6 +818,8 @@ def _numbers_in(text):
         raise ValueError(f"wanted numbers from 0 to 1, got {text!r}")
     return numbers
 
+_NEEDS = {"mask IoU": "true masks", "box IoU": "true boxes", "GT-known": "true boxes"} # measure -> what it sees
+
 class SweepPanel(widgets.VBox):
     "Every measure over a grid of δ0 and δ1 on some pictures of a tuner; pressing a value sets the tuner"
     def __init__(self,
@@ -631,17 +830,35 @@ class SweepPanel(widgets.VBox):
         self.table, self.values, self.status = None, [], Status()
         many = max(len(tuner.bench), 1)
         self.count = _whole_number("pictures", "140px", "how many, the same random ones each time", many, min(16, many))
+        self.which = widgets.Label()
+        self.count.observe(self._say_which, "value")
         self.delta0 = self._values_field("δ0", Grid().delta0)
         self.delta1 = self._values_field("δ1", Grid().delta1)
         self.runner = Runner("sweep", self._start, self._add, self._finished, self.status)
-        self.measure = _chooser("measure", "230px", name="measure", disabled=True, tooltip="of the heat map")
+        self.measure = _chooser("measure", "300px", name="measure", disabled=True, tooltip="of the heat map")
+        self.explainer = _Explainer()
+        explained = []
+        for word in ("stability", "separation"):
+            explained.append(widgets.HBox([widgets.Label(word), self.explainer.button(word)]))
         self.heat, self.worth = _named(widgets.VBox(), "heat"), widgets.HTML()
         self.curves = widgets.Image(format="png", layout=dict(max_width="min(100%, 1000px)", display="none"))
         super().__init__([
-            _row(self.count, self.delta0, self.delta1), self.runner, self.status,
-            self.measure, self.heat, self.worth, self.curves], layout=_PAGE)
+            _row(self.count, self.which, self.delta0, self.delta1), self.runner, self.status,
+            _row(self.measure, *explained), self.explainer, self.heat, self.worth, self.curves], layout=_PAGE)
         self.add_class("locloc-sweep")
+        self._say_which()
         self.measure.observe(self._draw_heat, "value")
+
+    def _say_which(self, change=None):
+        dataset = self.tuner.bench.dataset
+        self.which.value = f"{self.count.value} of {len(dataset)} pictures, split {dataset.split}"
+
+    def _measure_words(self, measure):
+        "A measure, and what it sees of the truth"
+        if measure not in _NEEDS:
+            return measure
+        split = self.tuner.bench.dataset.split
+        return f"{measure} ({_NEEDS[measure]} of split train)" if split == "train" else f"{measure} (oracle)"
 
     def _values_field(self, what, values):
         words = " ".join(f"{v:g}" for v in values)
@@ -676,7 +893,7 @@ class SweepPanel(widgets.VBox):
     def _draw(self):
         measures = self.table.measures()
         wanted = self.measure.value if self.measure.value in measures else measures[0]
-        self.measure.options, self.measure.disabled = measures, False
+        self.measure.options, self.measure.disabled = [(self._measure_words(one), one) for one in measures], False
         self.measure.value = wanted
         self._draw_heat()
         self.worth.value = worth_words(self.table)
@@ -689,9 +906,11 @@ class SweepPanel(widgets.VBox):
             self.heat.children = [heat_map(self.table, self.measure.value, self.choose)]
 
     def choose(self, cell): # row and column of the heat map
-        params = self.table.grid.params(cell, self.tuner.params)
-        self.tuner.params = params
-        self.status.say(f"δ0 {params.delta0:g} and δ1 {params.delta1:g} are set in the tuner")
+        tuner, measure = self.tuner, self.measure.value
+        params = self.table.grid.params(cell, tuner.params)
+        chosen = Chosen.on(tuner.bench.dataset, measure, _NEEDS.get(measure, ""), len(self.table.values))
+        tuner.choose(replace(tuner.setting, params=params), chosen)
+        self.status.say(f"δ0 {params.delta0:g} and δ1 {params.delta1:g} are set in the tuner, chosen by {chosen.by}")
 
 # %% ../nbs/43_widgets.ipynb #widgets-047
 class _Tile(widgets.VBox):
@@ -809,6 +1028,8 @@ class MaskBrowser(_Browser):
         **options # as for `load_attention`
     ):
         self.store, self.tuner = store, tuner
+        if tuner is None and not isinstance(pictures, Dataset):
+            options.setdefault("split", store.manifest.get("split"))
         self.bench = tuner.bench if tuner else Workbench(pictures, backbone, **options)
         self.setting = tuner.setting if tuner else workbench.first_setting(self.bench)
         self.order, self.below = _chooser("sort by", "320px", list(_ORDERS)), widgets.VBox()

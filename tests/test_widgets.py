@@ -168,7 +168,7 @@ def test_save_and_load(tuner, tmp_path):
     tuner.params = wanted = GrabCutParams(.07, .66, .31, 3)
     save.click()
     assert GrabCutParams.from_json(file.read_text()) == wanted
-    assert "locloc masks" in tuner.status.value
+    assert "saved" in tuner.status.value and str(file) in tuner.command.value
     tuner.params = GrabCutParams()
     load.click()
     assert tuner.params == wanted and tuner.controls.rounds.value == 3
