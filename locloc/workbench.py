@@ -6,8 +6,8 @@
 __all__ = ['FAST_SIDE', 'PANELS', 'as_dataset', 'View', 'view_of', 'make_view', 'Setting', 'Chosen', 'SavedSetting',
            'read_setting', 'Kept', 'attention_rows', 'attention_of', 'Cut', 'make_cut', 'Judgement', 'judge_mask',
            'explain', 'paint_attention', 'paint_trimap', 'paint_mask', 'paint_difference', 'paint_box', 'shown', 'jpeg',
-           'Panel', 'frame', 'Sources', 'SourceChoice', 'source_choice', 'Workbench', 'first_setting', 'chosen_source',
-           'to_save', 'masks_command', 'MaskRow', 'mask_row', 'PredictionRow', 'prediction_row']
+           'Panel', 'frame', 'column', 'Sources', 'SourceChoice', 'source_choice', 'Workbench', 'first_setting',
+           'chosen_source', 'to_save', 'masks_command', 'MaskRow', 'mask_row', 'PredictionRow', 'prediction_row']
 
 # %% ../nbs/41_workbench.ipynb #workbench-003
 import json
@@ -438,10 +438,13 @@ def paint_mask(
     outlines = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0]
     return cv2.drawContours(painted, outlines, -1, (255, 255, 255), 1)
 
-def paint_difference(cut:Cut)->np.ndarray: # (S, S, 3) uint8 RGB
-    "Where GrabCut's and PPD's masks agree, and which has what the other lacks"
+def paint_difference(
+    cut:Cut,
+    other=None, # (S, S) bool, the mask beside GrabCut's; None: PPD's
+)->np.ndarray: # (S, S, 3) uint8 RGB
+    "Where two masks agree, and which has what the other lacks"
     both, ours, theirs = map(_rgb, DIFFERENCE.values())
-    which = cut.grabcut + 2 * cut.ppd.astype(np.uint8)
+    which = cut.grabcut + 2 * (cut.ppd if other is None else other).astype(np.uint8)
     return cv2.addWeighted(_grey(cut.view.picture), .4, _coloured(which, [(40, 40, 40), ours, theirs, both]), .6, 0)
 
 # %% ../nbs/41_workbench.ipynb #workbench-034
@@ -547,11 +550,17 @@ def _mask_words(cut, mask, other, other_name, exact):
         words.append(f"box with the true box {about}<b>{_iou(judged.box_iou)}</b>, {verdict}")
     return ", ".join(words)
 
-def _difference_words(cut):
-    parts, words = (cut.grabcut & cut.ppd, cut.grabcut & ~cut.ppd, cut.ppd & ~cut.grabcut), []
-    for (name, colour), part in zip(DIFFERENCE.items(), parts, strict=True):
+def _parts_words(ours, theirs, names):
+    parts, words = (ours & theirs, ours & ~theirs, theirs & ~ours), []
+    for name, colour, part in zip(names, DIFFERENCE.values(), parts, strict=True):
         words.append(_swatch(colour, f"{name} {_percent(part.mean())}"))
     return ", ".join(words)
+
+def _difference_words(cut): return _parts_words(cut.grabcut, cut.ppd, DIFFERENCE)
+
+def _pinned_words(cut, other):
+    words = _parts_words(cut.grabcut, other.grabcut, ("both", "only here", "only pinned"))
+    return f"{words}; IoU {_iou(mask_iou(cut.grabcut, other.grabcut))}"
 
 # %% ../nbs/41_workbench.ipynb #workbench-042
 @dataclass(frozen=True)
@@ -586,12 +595,35 @@ def frame(
     side:int=320, # longer side, px
 )->bytes: # JPEG
     "One panel"
-    boxes = []
-    if panel == "picture":
-        boxes = [("baseline", boxes_from_map(cut.ppd, .5)[0]), ("predicted", boxes_from_map(cut.grabcut, .5)[0])]
-        if cut.view.true_boxes is not None:
-            boxes.append(("true", cut.view.true_boxes))
+    boxes = _boxes(cut) if panel == "picture" else ()
     return jpeg(shown(PANELS[panel].paint(cut), cut.view.shape, side, boxes))
+
+def _boxes(cut): # (kind, (K, 4) px of the view) pairs
+    found = [("baseline", boxes_from_map(cut.ppd, .5)[0]), ("predicted", boxes_from_map(cut.grabcut, .5)[0])]
+    return found if cut.view.true_boxes is None else [*found, ("true", cut.view.true_boxes)]
+
+def column(
+    cut:Cut, # one picture under one setting
+    title:str, # what a reader calls the setting
+    side:int=480, # longer side of the views, px
+    pinned:Cut=None, # another setting's cut of the picture, which the difference is against; None: PPD's mask
+)->dict: # as `PicturePanel` takes it
+    "All panels of a cut, and what the line about the pixel under the pointer reads"
+    views, size = [], cut.marks.shape
+    for name, panel in PANELS.items():
+        painted, words, heading = panel.paint, panel.words, panel.title
+        if name == "difference" and pinned is not None:
+            painted, words = partial(paint_difference, other=pinned.grabcut), partial(_pinned_words, other=pinned)
+            heading = "Difference to the pinned"
+        boxes = []
+        for kind, some in _boxes(cut) if name == "picture" else ():
+            boxes += [dict(kind=kind, box=box.tolist()) for box in (some/(*size, *size)[::-1]).clip(0, 1)]
+        views.append(dict(
+            name=name, title=heading, image=jpeg(shown(painted(cut), cut.view.shape, side)), words=words(cut),
+            alt=f"{heading} of {cut.view.id}", boxes=boxes))
+    attention = (cut.attention*255).round().astype(np.uint8)
+    return dict(title=title, views=views, attention=attention.tobytes(), attention_shape=list(attention.shape),
+                marks=cut.marks.tobytes(), marks_shape=list(size))
 
 # %% ../nbs/41_workbench.ipynb #workbench-045
 class Sources:
@@ -721,14 +753,20 @@ def to_save(bench:Workbench, setting:Setting, chosen:Chosen)->SavedSetting:
     whole = replace(setting, layers=layers and tuple(layers), heads=heads and tuple(heads))
     return SavedSetting(whole, bench.size, weights and str(weights), chosen)
 
-def masks_command(bench:Workbench, setting:Setting, file)->str: # "" where the pictures are in no folder
+def masks_command(
+    bench:Workbench,
+    setting:Setting,
+    file, # where the setting is saved
+    corrections=None, # folder of strokes; None: there are none
+)->str: # "" where the pictures are in no folder
     "How to make the masks of a bench's data set with a setting that was saved to a file"
     data = bench.dataset
     if data.name not in SCENE_SETS and not Path(data.name).is_dir():
         return ""
     out = Path("masks")/Path(data.name).absolute().name
     command = ["locloc", "masks", "--data", data.name, "--split", data.split, "--out", str(out)]
-    return one_line(shlex.join([*command, "--attention", setting.source, "--params", str(file)]))
+    command += ["--attention", setting.source, "--params", str(file)]
+    return one_line(shlex.join(command + (["--corrections", str(corrections)] if corrections else [])))
 
 # %% ../nbs/41_workbench.ipynb #workbench-071
 @dataclass(frozen=True, eq=False)
