@@ -180,6 +180,14 @@ def use_the_tuner(page, folder, second):
     kept = GrabCutParams.from_json((folder/"params.json").read_text())
     assert (kept.delta0, kept.delta1) == (number(page, "delta0"), number(page, "delta1"))
     assert kept.delta0 > was and kept.delta1 < before
+    command = page.locator(".locloc-command input")
+    assert command.input_value().endswith("--params params.json")
+    page.locator(".locloc-command button").click()
+    until("the command to be copied", lambda: page.locator(".locloc-command button").inner_text() == "copied")
+    page.locator(".locloc-save").click()
+    until_says(page, ".locloc-save", "press again to overwrite")
+    page.locator(".locloc-explain-split").click()
+    page.wait_for_function("() => document.querySelector('.locloc-tuner svg[role=img]')?.clientWidth > 100")
 
 
 DRAWN = """width => new Promise(done => {
