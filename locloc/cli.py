@@ -7,6 +7,7 @@ __all__ = ['COMMANDS', 'Source', 'Masks', 'Tune', 'Train', 'Evaluate', 'Data', '
 
 # %% ../nbs/44_cli.ipynb #cli-003
 import csv
+import getpass
 import importlib.metadata
 import importlib.util
 import json
@@ -212,15 +213,79 @@ def _free_port(port):
             return candidate
     raise ValueError(f"ports {port} to {candidate} are all taken: give another --port")
 
+_SCRIPT = """<script>
+(() => {
+  const {baseUrl, kernelId} = JSON.parse(document.getElementById("jupyter-config-data").textContent)
+  const words = {
+    404: "This page's session has ended: reload the page.",
+    403: "locloc tune was started again: open the address that it printed.",
+    0: "Disconnected: locloc tune has ended, or can't be reached. What was saved is kept."}
+  const banner = document.createElement("div")
+  banner.className = "locloc-disconnected"
+  banner.setAttribute("role", "alert")
+  banner.style.cssText = "position: fixed; inset: 0 0 auto 0; z-index: 9999; padding: 10px 16px; display: none;" +
+    "background: #8c1d18; color: white; font: 600 15px system-ui, sans-serif; text-align: center"
+  document.body.append(banner)
+  let ready = false, leaving = false
+  setInterval(async () => {
+    ready = ready || document.querySelector(".jupyter-widgets") !== null
+    const status = await fetch(`${baseUrl}api/kernels/${kernelId}`).then(answer => answer.status, () => 0)
+    const text = leaving ? "" : words[status] ?? ""
+    if (banner.textContent !== text) banner.textContent = text
+    banner.style.display = text ? "block" : "none"
+  }, 2000)
+  window.addEventListener("beforeunload", () => { leaving = true })
+  window.addEventListener("pagehide", () => {
+    if (ready) return // then Voila asks
+    const asked = new FormData()
+    asked.append("_xsrf", document.cookie.match("\\\\b_xsrf=([^;]*)")?.[1] ?? "")
+    navigator.sendBeacon(`${baseUrl}voila/api/shutdown/${kernelId}`, asked)
+  })
+})()
+</script>"""
+_VOILA = """import logging
+
+from jupyter_server import CallContext
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+from jupyter_server.utils import ensure_async
+from tornado.web import HTTPError
+
+class PageKernels(AsyncMappingKernelManager):
+    async def start_kernel(self, **options):
+        page = CallContext.get(CallContext.JUPYTER_HANDLER)
+        page.xsrf_token # asked for, it sets the cookie
+        kernel = await ensure_async(super().start_kernel(**options))
+        if page.request.connection.stream.closed():
+            await ensure_async(self.shutdown_kernel(kernel))
+            raise HTTPError(499, "left before its kernel was there")
+        return kernel
+
+def is_news(record): # that a page was left before it was ready is none
+    kind = record.exc_info[0].__name__ if record.exc_info else ""
+    return kind != "DeadKernelError" and not record.getMessage().startswith("Kernel died")
+
+c.VoilaConfiguration.multi_kernel_manager_class = PageKernels
+logging.getLogger("Voila").addFilter(is_news)
+logging.getLogger("tornado").setLevel(logging.ERROR)
+"""
+
 def _write_page(folder, code, token):
-    cell = dict(cell_type="code", id="page", metadata={}, execution_count=None, outputs=[], source=code)
-    kernel = dict(name="python3", display_name="python3", language="python")
-    notebook = dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)
-    (folder/"locloc.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    cells = [dict(cell_type="markdown", id="script", metadata={}, source=_SCRIPT),
+             dict(cell_type="code", id="page", metadata={}, execution_count=None, outputs=[], source=code)]
+    kernel = dict(name="locloc", display_name="locloc", language="python")
+    notebook = dict(cells=cells, metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)
     settings = dict(
-        Voila=dict(token=token, tornado_settings=dict(allow_remote_access=False)),
-        VoilaConfiguration=dict(file_allowlist=[], allow_template_override="NO", allow_theme_override="NO"))
-    (folder/"voila.json").write_text(json.dumps(settings), encoding="utf-8")
+        Voila=dict(token=token, connection_dir_root=str(folder), tornado_settings=dict(allow_remote_access=False)),
+        VoilaConfiguration=dict(file_allowlist=[], allow_template_override="NO", allow_theme_override="NO"),
+        MappingKernelManager=dict(cull_idle_timeout=900, cull_interval=60),
+        KernelManager=dict(shutdown_wait_time=.5))
+    launch = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--IPKernelApp.log_level=ERROR"]
+    files = {
+        "locloc.ipynb": json.dumps(notebook), "kernels/locloc/kernel.json": json.dumps(dict(kernel, argv=launch)),
+        "settings/voila.json": json.dumps(settings), "settings/voila.py": _VOILA}
+    for name, content in files.items():
+        (folder/name).parent.mkdir(parents=True, exist_ok=True)
+        (folder/name).write_text(content, encoding="utf-8")
 
 # %% ../nbs/44_cli.ipynb #cli-014
 def _serve(code, options):
@@ -230,13 +295,16 @@ def _serve(code, options):
     with _endings_interrupt(), tempfile.TemporaryDirectory(prefix="locloc-tune-") as folder:
         _write_page(Path(folder), code, token)
         settings = [f"--port={port}", "--Voila.ip=localhost", "--Voila.port_retries=0", f"--theme={options.theme}",
-                    "--show_tracebacks=True", "--Voila.log_level=WARN"]
+                    "--show_tracebacks=True", "--Voila.log_level=ERROR", "--Voila.config_file_paths=settings"]
         command = [sys.executable, "-m", "voila", "locloc.ipynb", "--no-browser", *settings]
-        voila = subprocess.Popen(command, cwd=folder, start_new_session=True)
+        paths = os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")]))
+        voila = subprocess.Popen(command, cwd=folder, env=os.environ | {"JUPYTER_PATH": paths}, start_new_session=True)
         try:
             _wait_for(voila, port)
-            print(f"{address}\nCtrl-C ends it; settings are saved in {os.getcwd()}", flush=True)
-            if options.browser:
+            tunnel = _tunnel(port)
+            print(*filter(None, [address, tunnel, f"Ctrl-C ends it; settings are saved in {os.getcwd()}"]),
+                  sep="\n", flush=True)
+            if options.browser and not tunnel:
                 webbrowser.open(address)
             if voila.wait():
                 raise ValueError(f"voila ended with status {voila.returncode}")
@@ -269,9 +337,16 @@ def _wait_for(voila, port, patience=60):
         time.sleep(.1)
     raise ValueError(f"voila did not answer on port {port} within {patience} s")
 
+def _tunnel(port):
+    "How a page on this machine is reached from the one that sits before it; empty unless this is a login over SSH"
+    _, _, host, at = (os.environ.get("SSH_CONNECTION", "").split() + [""]*4)[:4]
+    other = f" -p {at}"*(at != "22")
+    command = f"ssh -L {port}:localhost:{port}{other} {getpass.getuser()}@{host}"
+    return f"On your own machine, first: {command}" if host else ""
+
 def _end(voila): # with its kernels
     if voila.poll() is None:
-        voila.send_signal(signal.SIGINT)
+        voila.terminate()
     try:
         voila.wait(10)
     except subprocess.TimeoutExpired:
