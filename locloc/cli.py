@@ -8,6 +8,7 @@ __all__ = ['COMMANDS', 'Source', 'Masks', 'Tune', 'Train', 'Evaluate', 'Data', '
 # %% ../nbs/44_cli.ipynb #cli-003
 import csv
 import getpass
+import glob
 import importlib.metadata
 import importlib.util
 import json
@@ -25,14 +26,26 @@ import webbrowser
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import tyro
 
 from . import __version__
-from .faults import explain, faults_in_one_line, say
-from .files import Settings, check_folder, check_min, files_below, is_picture, parsing, read_json, replace_whole
+from .faults import explain, faults_in_one_line, in_use, say
+from locloc.files import (
+    Settings,
+    check_folder,
+    check_min,
+    files_below,
+    folder_names,
+    is_picture,
+    parsing,
+    read_json,
+    replace_whole,
+)
 from .localization import one_line
 
 # %% ../nbs/44_cli.ipynb #cli-005
@@ -243,7 +256,8 @@ _SCRIPT = """<script>
   })
 })()
 </script>"""
-_VOILA = """import logging
+_VOILA = """import asyncio
+import logging
 
 from jupyter_server import CallContext
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
@@ -256,9 +270,14 @@ class PageKernels(AsyncMappingKernelManager):
         page.xsrf_token # asked for, it sets the cookie
         kernel = await ensure_async(super().start_kernel(**options))
         if page.request.connection.stream.closed():
-            await ensure_async(self.shutdown_kernel(kernel))
+            await self.end_kernel(kernel)
             raise HTTPError(499, "left before its kernel was there")
+        page.request.connection.set_close_callback(lambda: asyncio.ensure_future(self.end_kernel(kernel)))
         return kernel
+
+    async def end_kernel(self, kernel):
+        if kernel in self:
+            await ensure_async(self.shutdown_kernel(kernel))
 
 def is_news(record): # that a page was left before it was ready is none
     kind = record.exc_info[0].__name__ if record.exc_info else ""
@@ -387,6 +406,7 @@ class Evaluate(Settings):
     held_out:str|None=None    # split on which thresholds of maps are chosen, such as train; None: no such rows
     pseudo:Path|None=None     # mask store of the split train: thresholds are chosen against its masks, without boxes
     out:Path=Path("runs/report") # folder for the report
+    figures:tuple[Literal["png", "pdf", "svg"], ...]=("png",) # files of figures; PNG is always among them
     workers:int=os.cpu_count() or 1 # threads that open pictures and sweep thresholds
 
     def validate(self):
@@ -406,8 +426,9 @@ class Evaluate(Settings):
             pseudo = pseudo_truth(_data(self.data, "train", self.count, self.pictures), MaskStore(self.pseudo))
         check_folder(self.out)
         report = evaluate(dataset, methods, self.protocol, held_out, pseudo, self._train(), workers=self.workers)
-        report.save(self.out)
-        print(report.to_markdown(), f"\n{self.out}: report.md, report.json, report.csv, pictures.csv and figures")
+        report.save(self.out, self.figures)
+        print(report.to_markdown(), f"\n{self.out}: report.md, report.json, report.csv, pictures.csv and figures "
+              f"({', '.join(dict.fromkeys(('png', *self.figures)))})")
 
     def _train(self, count=500):
         "Training pictures for the mean box; None: the data set has none, or they are what is evaluated"
@@ -466,10 +487,19 @@ def _listed_masks(folder):
     with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
         return {folder/row["mask"] for row in csv.DictReader(lines) if row.get("mask")}
 
+def _matching(path):
+    "What a pattern stands for; a path that is there is no pattern"
+    if path.exists() or not glob.has_magic(str(path)):
+        return [path]
+    found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True)) if not name.endswith(_ANSWER)]
+    if not found:
+        raise ValueError(f"{path}: nothing matches this pattern")
+    return found
+
 def _find_pictures(given):
     "Files as they are, and the pictures in folders; of these it is said what they hold"
     found = []
-    for path in given:
+    for path in chain.from_iterable(map(_matching, given)):
         if not path.is_dir():
             found.append(path)
             continue
@@ -514,7 +544,7 @@ def _answer_files(out, images):
 @dataclass(frozen=True)
 class Predict(Settings):
     "Say what is in pictures and where; saves each with its box drawn."
-    pictures:tyro.conf.Positional[tuple[Path, ...]] # picture files, or folders of them
+    pictures:tyro.conf.Positional[tuple[Path, ...]] # picture files, folders of them, or patterns: 'photos/*.jpg'
     # who answers: the shipped locloc-tiny, grabcut:SOURCE, ppd:SOURCE, or the folder of a run, such as runs/lfdm
     method:str="locloc-tiny"
     out:Path=Path(".")        # folder for NAME_locloc.png
@@ -542,6 +572,7 @@ class Predict(Settings):
         from locloc.boxes import on_compiling
         from locloc.data import open_picture
         from locloc.localizers import localize
+        from locloc.plot import answer_figure
         from locloc.report import Prediction
         said, files = [], _answer_files(self.out, images)
         for image, path in images.items():
@@ -549,7 +580,7 @@ class Predict(Settings):
                 picture = open_picture(path)
                 with on_compiling(_say_that_it_compiles):
                     found = localize(picture, method)
-                _draw(files[image], picture, found)
+                replace_whole(files[image], partial(answer_figure(found, picture).savefig, format="png"))
                 print(one_line(f"{path}: {found.words} -> {files[image]}"))
                 said.append(Prediction(image, picture.shape[:2], found))
             except (ValueError, OSError) as error:
@@ -566,28 +597,6 @@ class Predict(Settings):
 # %% ../nbs/44_cli.ipynb #cli-025
 def _say_that_it_compiles():
     say("compiling for this machine, about 15 seconds, this once")
-
-def _draw(file, picture, found):
-    "Picture with its box, and the map or mask beside it"
-    import cv2
-    from matplotlib.figure import Figure
-
-    from locloc.masks import resize_mask
-    from locloc.plot import plain_text, show_attention, show_boxes, show_mask, show_picture
-    shrink = min(1, 1024/max(picture.shape[:2]))
-    h, w = (max(1, round(side*shrink)) for side in picture.shape[:2])
-    if shrink < 1:
-        picture = cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA)
-    figure = Figure(figsize=(9, max(1.5, min(12, 4.4*h/w)) + .3), dpi=120, layout="constrained")
-    left, right = figure.subplots(1, 2)
-    show_boxes(found.boxes[:1]*shrink, "predicted", show_picture(picture, plain_text(found.words), left))
-    if found.score_map is not None:
-        show_attention(found.score_map, picture, "score map", right)
-    elif found.mask is not None:
-        show_mask(resize_mask(found.mask, (h, w)), picture, "mask", right)
-    else:
-        right.set_axis_off()
-    replace_whole(file, lambda aside: figure.savefig(aside, format="png"))
 
 # %% ../nbs/44_cli.ipynb #cli-027
 @dataclass(frozen=True)
@@ -629,13 +638,13 @@ class Demo(Settings):
 # %% ../nbs/44_cli.ipynb #cli-029
 @dataclass(frozen=True)
 class Info(Settings):
-    "What is installed and what a folder holds: a mask store, a run, a model, a report."
+    "What is installed and what a folder holds: a mask store, a run, a model, a report, or several of them."
     folder:tyro.conf.Positional[Path|None]=None # describe this folder; nothing: the installation
 
     def run(self):
         rows = _describe(self.folder) if self.folder else _installed()
         for key, value in rows.items():
-            print(one_line(f"{key:<16}{value}"))
+            print(one_line(f"{key:<15} {value}"))
 
 def _installed():
     import locloc
@@ -648,12 +657,33 @@ def _installed():
         "hub cache": os.environ.get("HF_HOME", Path.home()/".cache"/"huggingface"),
         "hub offline": os.environ.get("HF_HUB_OFFLINE", "0")}
 
+_HOLDS = {"manifest.json": "mask store", "config.json": "run", "report.json": "report"} # file -> what has it
+
 def _describe(folder):
-    found = [folder/name for name in ("manifest.json", "config.json", "report.json") if (folder/name).exists()]
+    for name in _HOLDS:
+        if (folder/name).exists():
+            return {"file": folder/name, **read_json(folder/name)}
+    inside = [folder/name for name in (folder_names(folder) if folder.is_dir() else ())]
+    found = {one.name: _state(one) for one in inside if any((one/name).exists() for name in _HOLDS)}
     if not found:
-        raise FileNotFoundError(f"{folder}: no manifest.json, config.json or report.json in it, "
-                                "so it is no mask store, run, model or report")
-    return {"file": found[0], **read_json(found[0])}
+        raise FileNotFoundError(f"{folder}: no manifest.json, config.json or report.json in it or in its folders, "
+                                "so it holds no mask store, run, model or report")
+    return found
+
+def _state(folder):
+    "A folder in one line, such as `run, unfinished at step 120, loss 0.031`"
+    kind = next(kind for name, kind in _HOLDS.items() if (folder/name).exists())
+    if kind != "run":
+        return kind
+    steps = [json.loads(line) for line in _whole_lines(folder/"metrics.jsonl")[-1:]]
+    last = steps[0] if steps else {"step": 0}
+    figures = [f"{name} {value:.3g}" for name, value in last.items() if name not in ("step", "epoch", "lr")]
+    done = "finished" if (folder/"model").exists() else "in use" if in_use(folder) else "unfinished"
+    return ", ".join([kind, f"{done} at step {last['step']}", *figures])
+
+def _whole_lines(file):
+    "Of a file that may be in the middle of being written"
+    return [line for line in file.read_text().splitlines() if line.endswith("}")] if file.exists() else []
 
 # %% ../nbs/44_cli.ipynb #cli-031
 COMMANDS = {
