@@ -35,17 +35,7 @@ import tyro
 
 from . import __version__
 from .faults import explain, faults_in_one_line, in_use, say
-from locloc.files import (
-    Settings,
-    check_folder,
-    check_min,
-    files_below,
-    folder_names,
-    is_picture,
-    parsing,
-    read_json,
-    replace_whole,
-)
+from .files import Settings, check_folder, check_min, files_below, is_picture, parsing, read_json, replace_whole
 from .localization import one_line
 
 # %% ../nbs/44_cli.ipynb #cli-005
@@ -257,7 +247,6 @@ _SCRIPT = """<script>
 })()
 </script>"""
 _VOILA = """import asyncio
-import logging
 
 from jupyter_server import CallContext
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
@@ -279,31 +268,23 @@ class PageKernels(AsyncMappingKernelManager):
         if kernel in self:
             await ensure_async(self.shutdown_kernel(kernel))
 
-def is_news(record): # that a page was left before it was ready is none
-    kind = record.exc_info[0].__name__ if record.exc_info else ""
-    return kind != "DeadKernelError" and not record.getMessage().startswith("Kernel died")
-
 c.VoilaConfiguration.multi_kernel_manager_class = PageKernels
-logging.getLogger("Voila").addFilter(is_news)
-logging.getLogger("tornado").setLevel(logging.ERROR)
 """
 
 def _write_page(folder, code, token):
     cells = [dict(cell_type="markdown", id="script", metadata={}, source=_SCRIPT),
              dict(cell_type="code", id="page", metadata={}, execution_count=None, outputs=[], source=code)]
-    kernel = dict(name="locloc", display_name="locloc", language="python")
+    kernel = dict(name="python3", display_name="python3", language="python")
     notebook = dict(cells=cells, metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)
     settings = dict(
         Voila=dict(token=token, connection_dir_root=str(folder), tornado_settings=dict(allow_remote_access=False)),
         VoilaConfiguration=dict(file_allowlist=[], allow_template_override="NO", allow_theme_override="NO"),
         MappingKernelManager=dict(cull_idle_timeout=900, cull_interval=60),
         KernelManager=dict(shutdown_wait_time=.5))
-    launch = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--IPKernelApp.log_level=ERROR"]
-    files = {
-        "locloc.ipynb": json.dumps(notebook), "kernels/locloc/kernel.json": json.dumps(dict(kernel, argv=launch)),
-        "settings/voila.json": json.dumps(settings), "settings/voila.py": _VOILA}
+    (folder/"settings").mkdir() # apart: in the folder where Voila is started `voila.py` would be imported in its place
+    files = {"locloc.ipynb": json.dumps(notebook), "settings/voila.json": json.dumps(settings),
+             "settings/voila.py": _VOILA}
     for name, content in files.items():
-        (folder/name).parent.mkdir(parents=True, exist_ok=True)
         (folder/name).write_text(content, encoding="utf-8")
 
 # %% ../nbs/44_cli.ipynb #cli-014
@@ -314,10 +295,11 @@ def _serve(code, options):
     with _endings_interrupt(), tempfile.TemporaryDirectory(prefix="locloc-tune-") as folder:
         _write_page(Path(folder), code, token)
         settings = [f"--port={port}", "--Voila.ip=localhost", "--Voila.port_retries=0", f"--theme={options.theme}",
-                    "--show_tracebacks=True", "--Voila.log_level=ERROR", "--Voila.config_file_paths=settings"]
+                    "--show_tracebacks=True", "--Voila.log_level=WARN", "--Voila.config_file_paths=settings"]
         command = [sys.executable, "-m", "voila", "locloc.ipynb", "--no-browser", *settings]
-        paths = os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")]))
-        voila = subprocess.Popen(command, cwd=folder, env=os.environ | {"JUPYTER_PATH": paths}, start_new_session=True)
+        log = Path(folder)/"voila.log"
+        with open(log, "w") as said:
+            voila = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said, start_new_session=True)
         try:
             _wait_for(voila, port)
             tunnel = _tunnel(port)
@@ -329,6 +311,9 @@ def _serve(code, options):
                 raise ValueError(f"voila ended with status {voila.returncode}")
         except KeyboardInterrupt:
             print("\nstopped", flush=True)
+        except ValueError:
+            print(log.read_text(errors="replace")[-4000:], file=sys.stderr)
+            raise
         finally:
             _end(voila)
 
@@ -663,8 +648,8 @@ def _describe(folder):
     for name in _HOLDS:
         if (folder/name).exists():
             return {"file": folder/name, **read_json(folder/name)}
-    inside = [folder/name for name in (folder_names(folder) if folder.is_dir() else ())]
-    found = {one.name: _state(one) for one in inside if any((one/name).exists() for name in _HOLDS)}
+    files = sorted(file for name in _HOLDS for file in folder.glob(f"*/{name}"))
+    found = {file.parent.name: _state(file.parent) for file in files}
     if not found:
         raise FileNotFoundError(f"{folder}: no manifest.json, config.json or report.json in it or in its folders, "
                                 "so it holds no mask store, run, model or report")

@@ -126,7 +126,7 @@ def _smooth_mask(mask, size):
     "How much of each pixel is inside, [0, 1]: without the stairs of a mask of 224 px"
     wide = cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
     stair = max(size) / 224
-    return cv2.GaussianBlur(wide, (0, 0), .7 * stair) if stair > 1 else wide
+    return cv2.GaussianBlur(wide, (0, 0), stair) if stair > 1 else wide
 
 # %% ../nbs/32_plot.ipynb #plot-018
 BOX_STYLES = {
@@ -237,12 +237,12 @@ def fig4(
         answers |= dict.fromkeys(row.answers)
         for answer in row.answers.values():
             stages |= dict.fromkeys(answer.stages)
-    width = max(int(14 * side), 8)
+    width = max(int(13 * side), 8)
     titles = [_plain_lines(fill(clip_name(one_line(name), 4 * width), width))
               for name in ("picture", *stages, *answers)]
     if "attention" in stages:
         titles[1 + list(stages).index("attention")] = "attention $F^{att}$"
-    words = [_words_below(row, int(18 * side * len(titles))) for row in rows]
+    words = [_words_below(row, int(14 * side * len(titles))) for row in rows]
     lines_above, lines_below = _most_lines(titles), _most_lines(words)
     height = (side + .07 + .15 * lines_below) * len(rows) + .1 + .15 * lines_above
     figure = Figure(figsize=(side * len(titles), height), layout="constrained", dpi=100)
