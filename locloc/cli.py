@@ -7,6 +7,7 @@ __all__ = ['COMMANDS', 'Source', 'Masks', 'Tune', 'Train', 'Evaluate', 'Data', '
 
 # %% ../nbs/44_cli.ipynb #cli-003
 import csv
+import gc
 import getpass
 import glob
 import importlib.metadata
@@ -241,7 +242,7 @@ _SCRIPT = """<script>
   window.addEventListener("pagehide", () => {
     if (ready) return // then Voila asks
     const asked = new FormData()
-    asked.append("_xsrf", document.cookie.match("\\\\b_xsrf=([^;]*)")?.[1] ?? "")
+    asked.append("_xsrf", document.cookie.match(/_xsrf=([^;]*)/)?.[1] ?? "")
     navigator.sendBeacon(`${baseUrl}voila/api/shutdown/${kernelId}`, asked)
   })
 })()
@@ -292,6 +293,7 @@ def _serve(code, options):
     "Voila on a page of this code until it ends or Ctrl-C comes"
     port, token = _free_port(options.port), secrets.token_urlsafe(16)
     address = f"http://localhost:{port}/?token={token}"
+    gc.freeze() # nothing that was imported is looked through again, and it ends the sooner
     with _endings_interrupt(), tempfile.TemporaryDirectory(prefix="locloc-tune-") as folder:
         _write_page(Path(folder), code, token)
         settings = [f"--port={port}", "--Voila.ip=localhost", "--Voila.port_retries=0", f"--theme={options.theme}",

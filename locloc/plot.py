@@ -237,7 +237,7 @@ def fig4(
         answers |= dict.fromkeys(row.answers)
         for answer in row.answers.values():
             stages |= dict.fromkeys(answer.stages)
-    width = max(int(13 * side), 8)
+    width = max(int(12 * side), 8)
     titles = [_plain_lines(fill(clip_name(one_line(name), 4 * width), width))
               for name in ("picture", *stages, *answers)]
     if "attention" in stages:

@@ -162,7 +162,7 @@ def test_fig4_draws_names_as_they_are(tmp_path):
 
 
 def test_fig4_has_no_name_that_is_cut(tmp_path):
-    long = "a_very_long_name_" * 20
+    long = "Black_footed_Albatross_" * 20
     figure = fig4([FigureRow(PICTURE, {long: Localization([[1, 2, 30, 20]])}, title=f"{long}\n{long}")])
     figure.draw_without_rendering()
     for text in (figure.axes[0].xaxis.label, figure.axes[1].title):
