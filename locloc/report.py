@@ -26,7 +26,7 @@ from matplotlib.ticker import PercentFormatter
 from .files import replace_whole, sweep
 from .localization import Localization, one_line
 from .metrics import ERROR_TYPES
-from .plot import clip_name, plain_text, show_boxes, show_picture
+from .plot import clip_name, new_figure, plain_text, show_boxes, show_picture
 
 # %% ../nbs/33_report.ipynb #report-005
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def _panels(protocols, across, names):
     columns = 2 if len(protocols) == 4 else min(3, len(protocols))
     rows, lines = math.ceil(len(protocols)/columns), "\n".join(names).split("\n")
     width, height = 3*columns + .7 + .062*max(map(len, lines)), max(2.6*rows, .165*len(lines) + .5)
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = new_figure(width, height)
     figure.get_layout_engine().set(wspace=.07)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for ax in grid.flat[len(protocols):]:
@@ -275,7 +275,7 @@ def extremes_figure(
     best,       # list of Judged, as many
 )->Figure:
     "The worst pictures above, the best below"
-    figure = Figure(figsize=(9, 5.6), layout="constrained")
+    figure = new_figure(9, 5.6)
     figure.suptitle(plain_text(clip_name(method, 90)), fontsize=9)
     grid = figure.subplots(2, max(len(worst), len(best)), squeeze=False)
     for axes, rank, row in zip(grid, ("worst", "best"), (worst, best), strict=True):
