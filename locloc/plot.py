@@ -8,6 +8,7 @@ __all__ = ['TRIMAP_COLOURS', 'BOX_STYLES', 'DIFFERENCE', 'plain_text', 'clip_nam
            'FigureRow', 'fig4']
 
 # %% ../nbs/32_plot.ipynb #plot-003
+import sys
 from dataclasses import dataclass
 from itertools import cycle
 from textwrap import fill
@@ -47,7 +48,8 @@ def new_figure(
     dpi=100,
 )->Figure:   # not pyplot's: a cell's last line shows it, savefig writes it
     "A Figure for more than one Axes"
-    plt.get_backend() # asked for, it teaches a notebook to show figures
+    if "IPython" in sys.modules:
+        plt.draw_if_interactive() # draws nothing, but loads the backend, which teaches a notebook to show figures
     return Figure(figsize=(width, height), layout="constrained", dpi=dpi)
 
 def show_picture(
