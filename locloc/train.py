@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import shlex
 import signal
 import sys
 from contextlib import contextmanager, nullcontext
@@ -654,9 +655,7 @@ def parse(
     args:list[str], # what follows `locloc train`
 ) -> GEGConfig | LFDMConfig:
     "Command line to configuration: the stage, then its options."
-    first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("--preset", default="paper", choices=list(_PRESETS["geg"]))
-    preset = first.parse_known_args(args)[0].preset
+    preset = _preset_of(args)
     kinds = [Annotated[config, tyro.conf.subcommand(name, default=config.of(preset))]
              for name, config in STAGES.items()]
     with parsing():
@@ -665,14 +664,39 @@ def parse(
     config.validate()
     return config
 
+def _preset_of(args):
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--preset", default="paper", choices=list(_PRESETS["geg"]))
+    return first.parse_known_args(args)[0].preset
+
+# %% ../nbs/24_train.ipynb #442a4cee
+_OF_BOTH_STAGES = "data", "masks", "pictures", "split", "count", "backbone", "weights"
+
+def _next_steps(config, args):
+    "Commands, in one line"
+    evaluate = ["locloc", "evaluate", "--data", config.data, "--method"]
+    if config.pictures:
+        evaluate[4:4] = ["--pictures", str(config.pictures)]
+    if isinstance(config, GEGConfig):
+        preset = _preset_of(args)
+        usual, train_lfdm = LFDMConfig.of(preset), ["locloc", "train", "lfdm", "--preset", preset]
+        for name in _OF_BOTH_STAGES:
+            if getattr(config, name) != getattr(usual, name):
+                train_lfdm += [f"--{name}", str(getattr(config, name))]
+        train_lfdm += ["--localizer", str(config.out)]
+        steps = train_lfdm, [*evaluate, str(usual.out)]
+    else:
+        steps = [*evaluate, str(config.out)], ["locloc", "predict", "PICTURE", "--method", str(config.out)]
+    return one_line("; then ".join(map(shlex.join, steps)))
+
 # %% ../nbs/24_train.ipynb #train-041
 def main(args:list[str]|None=None):
     "`python -m locloc.train` and `locloc train`."
     with faults_in_one_line():
-        config = parse(sys.argv[1:] if args is None else args)
+        args = sys.argv[1:] if args is None else args
+        config = parse(args)
         train(config)
-        model = config.out/"model"
-        print(f"{model}: the finished model; try `locloc predict PICTURE --method {config.out}`")
+        print(f"{config.out/'model'}: the finished model; next: {_next_steps(config, args)}")
 
 if __name__ == "__main__" and "__file__" in globals():
     main() # not in a notebook

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 
 from locloc.data import load_dataset
@@ -224,30 +225,82 @@ def test_jupyterlab(page, lab):
     keep(page, "lab-dark")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_page_of_the_command_line(page, environment, theme, tmp_path):
-    pictures = sorted((root/"data"/"images").rglob("*.jpg"))
-    for k in range(2):
-        shutil.copy(pictures[k], tmp_path/f"{k}.jpg")
-    log, port = tmp_path/"log", free_port()
-    locloc = [sys.executable, "-c", "from locloc.cli import main; main()"]
-    command = [*locloc, "tune", "0.jpg", "1.jpg", "--no-browser", "--port", str(port), "--theme", theme]
-    with log.open("w") as said:
-        process = subprocess.Popen(
-            command, cwd=tmp_path, env=environment | {"PYTHONUNBUFFERED": "1"}, stdout=said, stderr=said)
-    def give_up():
-        assert process.poll() is None, log.read_text()
+class Tune:
+    "A running `locloc tune` of two pictures in a folder"
+    def __init__(self, folder, environment, *options):
+        pictures = sorted((root/"data"/"images").rglob("*.jpg"))
+        for k in range(2):
+            shutil.copy(pictures[k], folder/f"{k}.jpg")
+        self.log = folder/"log"
+        command = [sys.executable, "-c", "from locloc.cli import main; main()", "tune", "0.jpg", "1.jpg",
+                   "--no-browser", "--port", str(free_port()), *options]
+        with self.log.open("w") as said:
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=environment | {"PYTHONUNBUFFERED": "1"}, stdout=said, stderr=said)
+
+    def address(self):
+        def give_up():
+            assert self.process.poll() is None, self.log.read_text()
+        found = until("an address", lambda: re.search(r"http://\S+\n", self.log.read_text()), give_up=give_up)
+        return found[0].strip()
+
+    def kernels(self):
+        below = psutil.Process(self.process.pid).children(recursive=True)
+        return [process for process in below if is_kernel(process)]
+
+    def said(self):
+        "Lines; the address and the folder are of this run"
+        return self.log.read_text().splitlines()
+
+
+def is_kernel(process):
     try:
-        address = until("an address", lambda: re.search(r"http://\S+\n", log.read_text()), give_up=give_up)[0].strip()
-        page.goto(address.split("?")[0])
-        assert "/login" in page.url, "without its token the page is closed"
-        page.goto(address)
-        until_there(page)
-        if theme == "light":
-            use_the_tuner(page, tmp_path, "1.jpg")
-        keep(page, f"page-{theme}")
-        page.close()
-        assert end(process) == 0 and "stopped" in log.read_text(), log.read_text()
-    finally:
-        if process.poll() is None:
-            process.kill()
+        return any("ipykernel" in word for word in process.cmdline())
+    except psutil.Error: # it has just ended
+        return False
+
+
+@pytest.fixture
+def tune(environment, tmp_path):
+    started = []
+    def start(*options):
+        started.append(Tune(tmp_path, environment, *options))
+        return started[-1]
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.process.terminate()
+            one.process.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_page_of_the_command_line(page, tune, theme, tmp_path):
+    running = tune("--theme", theme)
+    address = running.address()
+    page.goto(address.split("?")[0])
+    assert "/login" in page.url, "without its token the page is closed"
+    page.goto(address)
+    until_there(page)
+    if theme == "light":
+        use_the_tuner(page, tmp_path, "1.jpg")
+    keep(page, f"page-{theme}")
+    assert end(running.process) == 0
+    page.get_by_role("alert").filter(has_text="Disconnected").wait_for()
+    assert running.said() == [
+        address, f"Ctrl-C ends it; settings are saved in {tmp_path}", "", "stopped"], "nothing else"
+
+
+def test_ten_reloads_leave_one_kernel(page, tune):
+    running = tune()
+    page.goto(running.address())
+    until_there(page)
+    (first,) = running.kernels()
+    page.reload()
+    until_there(page)
+    for pause in (0, 100, 300, 700, 1000, 1500, 2000, 3000, 4000): # in whatever state it is left
+        page.reload(wait_until="commit")
+        page.wait_for_timeout(pause)
+    until_there(page)
+    until("one kernel", lambda: len(running.kernels()) == 1)
+    assert running.kernels() != [first] and not page.get_by_role("alert").is_visible()
+    assert len(running.said()) == 2, "nothing is said of it"
