@@ -280,7 +280,7 @@ def test_a_name_is_text_on_the_page(tmp_path, monkeypatch, name):
     for file in tmp_path.iterdir():
         file.rename(f"{file}.png")
     tuner = tuning_page(tmp_path).children[0]
-    shown = [words.value for words in tuner.panels.words.values()]
+    shown = [view["words"] for column in tuner.panels.columns for view in column["views"]]
     tuner.go(1)
     shown.append(tuner.status.value)
     assert any("alert" in one for one in shown[:-1]) and "alert" in shown[-1]
