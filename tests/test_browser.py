@@ -23,6 +23,7 @@ from locloc.masks import GrabCutParams
 
 root = Path(__file__).parents[1]
 SIZES = (1440, 900), (1024, 768)
+PHONE = 390, 844
 PATIENCE = 180 # s, for anything that is waited for: a busy machine is slow, not broken
 
 
@@ -119,11 +120,11 @@ def lab(environment, tmp_path_factory):
 
 def pixels(page, panel):
     "What the browser shows of a panel"
-    return cv2.imdecode(np.frombuffer(page.locator(f".locloc-panel-{panel}").screenshot(), np.uint8), 1)
+    return cv2.imdecode(np.frombuffer(page.locator(f".locloc-panel-{panel} .frame").first.screenshot(), np.uint8), 1)
 
 
 def until_there(page):
-    page.wait_for_function("() => document.querySelector('.locloc-panel-grabcut')?.naturalWidth > 100")
+    page.wait_for_function("() => document.querySelector('.locloc-panel-grabcut img')?.naturalWidth > 100")
 
 
 def until_changed(page, panel, before):
@@ -144,6 +145,7 @@ def until_exact(page):
 
 
 def drag(page, handle, by):
+    page.locator(".locloc-deltas").scroll_into_view_if_needed()
     box = page.locator(f".locloc-deltas .noUi-handle-{handle}").bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
@@ -162,7 +164,7 @@ def use_the_tuner(page, folder, second):
     "Drag, look, next, arrow key, save, read back; second: name of the second picture"
     until_there(page)
     mask, marks, was = pixels(page, "grabcut"), pixels(page, "trimap"), number(page, "delta0")
-    drag(page, "lower", 220)
+    drag(page, "lower", 60)
     until("another δ0", lambda: number(page, "delta0") > was)
     until_changed(page, "trimap", marks)
     until_changed(page, "grabcut", mask)
@@ -191,6 +193,45 @@ def use_the_tuner(page, folder, second):
     page.wait_for_function("() => document.querySelector('.locloc-tuner svg[role=img]')?.clientWidth > 100")
 
 
+def stroke(page, panel):
+    "Draw over the upper left corner"
+    box = page.locator(f".locloc-panel-{panel} .frame").first.bounding_box()
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.mouse.down()
+    for step in range(1, 9):
+        page.mouse.move(box["x"] + 5 + box["width"] * step / 24, box["y"] + 5 + step)
+        page.wait_for_timeout(30)
+    page.mouse.up()
+
+
+def correct_and_compare(page, folder):
+    "Brush, undo, pin, zoom: what a hand does beside the sliders"
+    page.locator(".locloc-tuner .locloc-picture-panel").scroll_into_view_if_needed()
+    mask = pixels(page, "grabcut")
+    page.locator(".locloc-brush button").nth(1).click()
+    stroke(page, "trimap")
+    until("a correction that is kept", lambda: list(folder.glob("corrections/**/*.json")))
+    until_changed(page, "grabcut", mask)
+    until_says(page, "", "1 stroke, kept in")
+    until("the command to tell", lambda: "--corrections" in page.locator(".locloc-command input").input_value())
+    page.locator(".locloc-undo").click()
+    until("no correction", lambda: not list(folder.glob("corrections/**/*.json")))
+    page.keyboard.press("Escape")
+    page.locator(".locloc-pin").click()
+    page.wait_for_function("() => document.querySelectorAll('.locloc-panel-grabcut').length === 2")
+    page.locator(".locloc-pin").click()
+    page.wait_for_function("() => document.querySelectorAll('.locloc-panel-grabcut').length === 1")
+    whole = pixels(page, "picture")
+    page.locator(".locloc-panel-picture .frame").first.dblclick()
+    box = page.locator(".locloc-panel-picture .frame").first.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 3, box["y"] + box["height"] / 3)
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -400)
+    page.keyboard.up("Control")
+    until_changed(page, "picture", whole)
+    page.locator(".locloc-picture-panel .tools button").last.click()
+
+
 DRAWN = """width => new Promise(done => {
     let frames = 30
     const next = () => window.innerWidth === width && !frames-- ? done() : requestAnimationFrame(next)
@@ -198,9 +239,9 @@ DRAWN = """width => new Promise(done => {
 })"""
 
 
-def keep(page, name):
+def keep(page, name, sizes=SIZES):
     "Screenshots for whoever asked for them; nothing may stick out of the page"
-    for width, height in SIZES:
+    for width, height in sizes:
         page.set_viewport_size(dict(width=width, height=height))
         page.evaluate(DRAWN, width)
         needed, there = page.evaluate(
@@ -218,6 +259,7 @@ def test_jupyterlab(page, lab):
     page.wait_for_function(f"() => {kernel}?.status === 'idle'")
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
     use_the_tuner(page, folder, load_dataset("scenes", split="test", count=5)[1].id)
+    correct_and_compare(page, folder)
     page.locator(".locloc-tuner").scroll_into_view_if_needed()
     keep(page, "lab-light")
     page.evaluate("() => window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
@@ -283,7 +325,8 @@ def test_page_of_the_command_line(page, tune, theme, tmp_path):
     until_there(page)
     if theme == "light":
         use_the_tuner(page, tmp_path, "1.jpg")
-    keep(page, f"page-{theme}")
+        correct_and_compare(page, tmp_path)
+    keep(page, f"page-{theme}", (*SIZES, PHONE))
     assert end(running.process) == 0
     page.get_by_role("alert").filter(has_text="Disconnected").wait_for()
     assert running.said() == [
