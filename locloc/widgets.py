@@ -108,6 +108,13 @@ def _named(control, name):
 def _button(words, tooltip=None, name=None, **options):
     return _named(widgets.Button(description=words, tooltip=tooltip, layout=dict(width="auto"), **options), name)
 
+def _show_while(toggle, part):
+    "A part of the page that is there while a ToggleButton is pressed"
+    def follow(_):
+        part.layout.display = None if toggle.value else "none"
+    toggle.observe(follow, "value")
+    follow(None)
+
 def _described(kind, description, layout, name=None, **options):
     "A control of some kind with its description before it, which gets the room that it needs"
     style = dict(description_width="initial")
@@ -348,19 +355,15 @@ class SettingControls(widgets.VBox):
         self.layers, self.heads = self._picks("layers"), self._picks("heads")
         self.note = widgets.HTML()
         self.choices = _row(self.layers, self.heads, self.note)
-        self.choices.layout.display = "none"
         self.choose = _named(widgets.ToggleButton(
             description="layers, heads", layout=dict(width="auto"),
             tooltip="choose whose attention is averaged"), "choose")
-        self.choose.observe(self._show_choices, "value")
+        _show_while(self.choose, self.choices)
 
     def _picks(self, what):
         return _described(
             widgets.SelectMultiple, what, dict(width="150px"), what, rows=4,
             tooltip="whose attention is averaged; none chosen: as the source does")
-
-    def _show_choices(self, change):
-        self.choices.layout.display = None if change.new else "none"
 
     def _take_preset(self, name):
         self.setting = self.setting.preset(name)
@@ -468,7 +471,7 @@ class CorrectionBrush(widgets.HBox):
             readout_format=".3f", tooltip="width of a stroke, share of the longer side")
         self.clear = _button("no strokes", "take all strokes of this picture away", "clear", disabled=True)
         self.words = widgets.Label()
-        super().__init__([self.kind, self.size, self.clear, self.words], layout=_ROW)
+        super().__init__([self.kind, self.size, self.clear, self.words], layout=_ROW | dict(width="auto"))
         widgets.link((self.kind, "value"), (panels, "brush"))
         widgets.link((self.size, "value"), (panels, "brush_size"))
 
@@ -574,7 +577,10 @@ class ThresholdTuner(widgets.VBox):
         self.redo.on_click(lambda _: self._step(self.history.redo))
         self.reset.on_click(lambda _: self._reset())
         self.brush.clear.on_click(lambda _: self._keep_strokes([]))
-        return _row(self.pin, self.undo, self.redo, self.reset, self.brush)
+        self.more = _named(widgets.ToggleButton(
+            description="presets, save …", layout=dict(width="auto"), tooltip="known thresholds, files"), "more")
+        _show_while(self.more, self.controls.last_row)
+        return _row(self.pin, self.undo, self.redo, self.reset, self.more, self.brush)
 
     def _reset(self):
         usual = source_preset(self.setting.source)

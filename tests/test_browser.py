@@ -178,6 +178,7 @@ def use_the_tuner(page, folder, second):
     until_changed(page, "picture", pixels(page, "picture") * 0) # something is shown
     until_changed(page, "grabcut", exact)
     until_exact(page)
+    page.locator(".locloc-more").click()
     page.locator(".locloc-save").click()
     until_says(page, ".locloc-status", "saved params.json")
     kept = GrabCutParams.from_json((folder/"params.json").read_text())
@@ -189,8 +190,10 @@ def use_the_tuner(page, folder, second):
     until("the command to be copied", lambda: page.locator(".locloc-command button").inner_text() == "copied")
     page.locator(".locloc-save").click()
     until_says(page, ".locloc-save", "press again to overwrite")
+    page.locator(".locloc-more").click()
     page.locator(".locloc-explain-split").click()
     page.wait_for_function("() => document.querySelector('.locloc-tuner svg[role=img]')?.clientWidth > 100")
+    page.locator(".locloc-explain-split").click()
 
 
 def stroke(page, panel):
@@ -216,7 +219,7 @@ def correct_and_compare(page, folder):
     until("the command to tell", lambda: "--corrections" in page.locator(".locloc-command input").input_value())
     page.locator(".locloc-undo").click()
     until("no correction", lambda: not list(folder.glob("corrections/**/*.json")))
-    page.keyboard.press("Escape")
+    page.locator(".locloc-brush button").first.click()
     page.locator(".locloc-pin").click()
     page.wait_for_function("() => document.querySelectorAll('.locloc-panel-grabcut').length === 2")
     page.locator(".locloc-pin").click()
