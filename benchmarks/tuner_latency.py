@@ -62,7 +62,7 @@ def in_the_browser(data, attention, size, presses):
             browser = p.chromium.launch(executable_path=t.chromium, args=t.FLAGS)
             page = browser.new_page(viewport=dict(width=1440, height=900))
             page.goto(address)
-            panel = "() => document.querySelector('.locloc-panel-grabcut')?.naturalWidth > 100"
+            panel = "() => document.querySelector('.locloc-panel-grabcut img')?.naturalWidth > 100"
             page.wait_for_function(panel, timeout=90_000)
             page.wait_for_timeout(1500)
             return page.evaluate(WATCH, presses)
@@ -72,19 +72,19 @@ def in_the_browser(data, attention, size, presses):
 
 WATCH = """async presses => {
     const handle = document.querySelector('.locloc-deltas .noUi-handle-upper')
-    const mask = document.querySelector('.locloc-panel-grabcut')
+    const mask = () => document.querySelector('.locloc-panel-grabcut img')
     const words = () => document.querySelector('.locloc-tuner').innerText
     const press = key => handle.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true}))
     const shown = before => new Promise(done => {
         const look = () => {
-            if (mask.src !== before && mask.complete) requestAnimationFrame(() => done(performance.now()))
+            if (mask().src !== before && mask().complete) requestAnimationFrame(() => done(performance.now()))
             else requestAnimationFrame(look)
         }
         look()
     })
     const first = [], exact = []
     for (let i = 0; i < presses; i++) {
-        const before = mask.src, start = performance.now()
+        const before = mask().src, start = performance.now()
         for (const key of Array(3).fill('ArrowLeft')) press(key)
         first.push(await shown(before) - start)
         while (words().includes('≈')) await new Promise(requestAnimationFrame)

@@ -7,6 +7,9 @@ __all__ = ['COMMANDS', 'Source', 'Masks', 'Tune', 'Train', 'Evaluate', 'Data', '
 
 # %% ../nbs/44_cli.ipynb #cli-003
 import csv
+import gc
+import getpass
+import glob
 import importlib.metadata
 import importlib.util
 import json
@@ -24,13 +27,15 @@ import webbrowser
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import tyro
 
 from . import __version__
-from .faults import explain, faults_in_one_line, say
+from .faults import explain, faults_in_one_line, in_use, say
 from .files import Settings, check_folder, check_min, files_below, is_picture, parsing, read_json, replace_whole
 from .localization import one_line
 
@@ -39,11 +44,12 @@ from .localization import one_line
 class Source(Settings):
     "Where attention comes from and how it becomes a mask."
     # `lowlevel` (needs no weights), a backbone (locloc-tiny, dino_vits16, ...), cam:NAME (class activation maps of a
-    # classifier), lost:, tokencut: or heads: and a backbone, or several joined by "+", such as lowlevel+locloc-tiny
-    attention:str="lowlevel"
+    # classifier), lost:, tokencut: or heads: and a backbone, or several joined by "+", such as lowlevel+locloc-tiny;
+    # None: that of --params, or lowlevel
+    attention:str|None=None
     weights:str|None=None      # weights file of that backbone; None: the shipped ones or the hub's cache
     preset:str|None=None       # thresholds: paper, released_code, lowlevel, locloc-tiny; None: those of the source
-    params:Path|None=None      # thresholds from a JSON file instead
+    params:Path|None=None      # all of this and --size from the file that the tuner saved, but for what is given here
     delta0:float|None=None     # below this: certain background, [0, 1]
     delta1:float|None=None     # at or above this: certain foreground, [0, 1]
     split_at:float|None=None   # uncertain pixels above it start as foreground, [0, 1]
@@ -59,28 +65,34 @@ class Source(Settings):
         if None not in (self.delta0, self.delta1) and self.delta0 > self.delta1:
             raise ValueError(f"--delta0 must not exceed --delta1, got {self.delta0} and {self.delta1}")
 
-    def _preset(self):
+    def setting(self, size=None):
+        "SavedSetting: of the file or of a preset, and what is given beside it, which is said"
+        from locloc.files import differences
         from locloc.masks import preset, source_preset
-        return preset(self.preset) if self.preset else source_preset(self.attention)
+        from locloc.workbench import SavedSetting, Setting, read_setting
+        name = self.attention or "lowlevel"
+        thresholds = preset(self.preset) if self.preset else source_preset(name)
+        ppd = thresholds.ppd if self.ppd is None else self.ppd
+        saved = SavedSetting(Setting(thresholds.params, ppd, name), size or 224, self.weights)
+        if not self.params:
+            return self._beside(saved, size)
+        saved = read_setting(self.params, saved)
+        wanted = self._beside(saved, size)
+        different = differences(saved.flat, wanted.flat)
+        if different:
+            say(f"{self.params}, but for what is given beside it: {different}")
+        return wanted
 
-    def grabcut_params(self):
-        params = self._saved() if self.params else self._preset().params
+    def _beside(self, saved, size):
+        setting, weights = saved.setting, saved.weights
+        if self.attention not in (None, setting.source):
+            setting, weights = replace(setting, source=self.attention, layers=None, heads=None), None
+        if self.preset:
+            setting = setting.preset(self.preset)
         given = dict(delta0=self.delta0, delta1=self.delta1, split=self.split_at, kernel=self.kernel)
-        return replace(params, **{name: value for name, value in given.items() if value is not None})
-
-    def _saved(self):
-        from locloc.masks import GrabCutParams
-        try:
-            return GrabCutParams.from_json(self.params.read_text(encoding="utf-8-sig"))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{self.params} holds no settings of GrabCut: {error}") from None
-
-    def ppd_threshold(self):
-        return self._preset().ppd if self.ppd is None else self.ppd
-
-    def load(self):
-        from locloc.attention import load_attention
-        return load_attention(self.attention, weights=self.weights)
+        params = replace(setting.params, **{name: value for name, value in given.items() if value is not None})
+        setting = replace(setting, params=params, ppd=setting.ppd if self.ppd is None else self.ppd)
+        return replace(saved, setting=setting, size=size or saved.size, weights=self.weights or weights)
 
 # %% ../nbs/44_cli.ipynb #cli-006
 def _data(name, split, count=None, pictures=None):
@@ -99,15 +111,16 @@ def _parse_shard(text):
 @dataclass(frozen=True)
 class Masks(Settings):
     "Make the pseudo masks of a data set: attention, two thresholds, GrabCut. Run again to go on where it stopped."
-    data:str                  # `scenes`, `scenes-hard`, or a folder: index.csv or ImageFolder
+    data:str                  # `scenes`, `scenes-hard`, or a folder: index.csv, ImageFolder, or just pictures
     out:Path                  # folder for the mask store
-    split:str="train"         # which pictures
+    split:str|None=None       # which pictures; None: train, or all of a data set that has no such split
     pictures:Path|None=None   # where its pictures are, if not beside the lists
     count:int|None=None       # only so many, drawn at random, the same each time; None: all
     # which masks: GrabCut's, or those of PPD, the paper's baseline: attention at or above --ppd and no GrabCut
     method:Literal["grabcut", "ppd"]="grabcut"
     source:tyro.conf.OmitArgPrefixes[Source]=Source()
-    size:int=224              # pictures are squashed to this side, px, and masks have it
+    size:int|None=None        # pictures are squashed to this side, px, and masks have it; None: --params' or 224
+    corrections:Path|None=None # folder of strokes drawn by hand; masks whose strokes changed are made anew
     workers:int|None=None     # processes; None: one a core
     batch:int=16              # pictures a batch, the unit that shards and workers take
     shard:str="1/1"           # i/n: only the i-th of n parts, i from 1; under torchrun the ranks share that
@@ -118,19 +131,31 @@ class Masks(Settings):
         check_min(self, size=1, workers=0, batch=1)
         _parse_shard(self.shard)
         self.source.validate()
-        unused = [name for name in ("delta0", "delta1", "split_at", "params", "kernel")
-                  if getattr(self.source, name) is not None]
-        if self.method == "ppd" and unused:
+        unused = [name for name in ("delta0", "delta1", "split_at", "kernel") if getattr(self.source, name) is not None]
+        if self.method == "ppd" and (unused or self.corrections):
+            unused += ["corrections"] if self.corrections else []
             raise ValueError(f"--method ppd has one threshold, --ppd: leave out {', '.join(unused)}")
 
     def run(self):
         from locloc.stores import cores
         workers = cores() if self.workers is None else self.workers
-        dataset = _data(self.data, self.split, self.count, self.pictures)
+        dataset = self._dataset()
         if self.check:
             self._check_store(dataset, workers)
         else:
             self._make(dataset, workers)
+
+    def _dataset(self):
+        from locloc.workbench import as_dataset
+        try:
+            return _data(self.data, self.split or "train", self.count, self.pictures)
+        except ValueError:
+            if self.pictures or not Path(self.data).is_dir():
+                raise
+            dataset = as_dataset(self.data, self.split)
+            if not len(dataset):
+                raise
+            return dataset if self.count is None else dataset.subset(self.count)
 
     def _check_store(self, dataset, workers):
         from locloc.stores import check_masks
@@ -141,40 +166,50 @@ class Masks(Settings):
             raise SystemExit(1)
 
     def _make(self, dataset, workers):
-        from locloc.stores import make_masks, on_accelerator
+        from locloc.stores import Corrections, make_masks, on_accelerator
+        saved = self.source.setting(self.size)
+        params = self._params(saved.setting)
+        source = on_accelerator(saved.load_source())
         check_folder(self.out)
         store = make_masks(
-            dataset, self.out, attention=on_accelerator(self.source.load()), params=self._params(),
-            size=self.size, workers=workers, batch_size=self.batch, shard=_parse_shard(self.shard))
+            dataset, self.out, source, params, saved.size, workers, self.batch, shard=_parse_shard(self.shard),
+            corrections=self.corrections and Corrections(self.corrections))
+        corrected = f", {len(store.corrected)} of them corrected by hand" if store.corrected else ""
         if "counts" in store.manifest:
-            print(f"{self.out}: {len(store)} masks; next: {self._next()}")
+            print(f"{self.out}: {len(store)} masks{corrected}; next: {self._next(dataset.split)}")
             return
         rest = f"damaged pictures: {len(store.damaged)}" if store.damaged else "the rest is other shards' work"
         print(f"{self.out}: {len(store)} of {len(dataset)} masks; {rest}")
         if store.damaged:
             raise SystemExit(1)
 
-    def _params(self):
+    def _params(self, setting):
         from locloc.masks import PPDParams
-        return PPDParams(self.source.ppd_threshold()) if self.method == "ppd" else self.source.grabcut_params()
+        if self.method == "grabcut":
+            return setting.params
+        if self.source.params and self.source.ppd is None and "ppd" not in read_json(self.source.params):
+            raise ValueError(f"{self.source.params} says nothing of PPD's threshold: give --ppd instead")
+        return PPDParams(setting.ppd)
 
-    def _next(self):
+    def _next(self, split):
         command = ["locloc", "train", "geg", "--preset", "tiny", "--data", self.data, "--masks", str(self.out)]
-        command += ["--split", self.split] if self.split != "train" else []
+        command += ["--split", split] if split != "train" else []
         command += ["--pictures", str(self.pictures)] if self.pictures else []
         return one_line(shlex.join(command))
 
 # %% ../nbs/44_cli.ipynb #cli-012
 _PAGE = """import os; os.chdir({folder!r})
-from locloc.masks import GrabCutParams; from locloc.widgets import tuning_page
-tuning_page({pictures!r}, params={params!r}, **{options!r})"""
+from locloc.masks import GrabCutParams; from locloc.workbench import Chosen, SavedSetting, Setting
+from locloc.widgets import tuning_page
+tuning_page({pictures!r}, params={saved!r}, **{options!r})"""
 
 @dataclass(frozen=True)
 class Tune(Settings):
     "Drag δ0 and δ1 and see the masks: the tuner as a page on localhost. Ctrl-C ends it."
     pictures:tyro.conf.Positional[tuple[str, ...]] # picture files, a folder, or `scenes`
+    split:str|None=None        # which of a data set's pictures; None: train, or all where it has no such split
     source:tyro.conf.OmitArgPrefixes[Source]=Source() # what the sliders start with
-    size:int=224               # pictures are squashed to this side, px
+    size:int|None=None         # pictures are squashed to this side, px; None: that of --params, or 224
     port:int=8866              # of the page; the next free one where it is taken
     theme:Literal["light", "dark"]="light" # of the page
     browser:bool=True          # open the page; --no-browser: only print its address
@@ -192,13 +227,12 @@ class Tune(Settings):
             raise ValueError("locloc tune needs voila: pip install voila; or use ThresholdTuner in a notebook")
         from locloc.workbench import as_dataset
         pictures = self.pictures[0] if len(self.pictures) == 1 else self.pictures
-        if not len(as_dataset(pictures)):
+        if not len(as_dataset(pictures, self.split)):
             raise ValueError(f"{pictures}: no pictures there")
-        self.source.load()
-        options = dict(backbone=self.source.attention, weights=self.source.weights, size=self.size,
-                       ppd=self.source.ppd_threshold())
-        params = self.source.grabcut_params()
-        _serve(_PAGE.format(folder=os.getcwd(), pictures=pictures, params=params, options=options), self)
+        saved = self.source.setting(self.size)
+        saved.load_source()
+        options = dict(backbone=saved.setting.source, weights=saved.weights, size=saved.size, split=self.split)
+        _serve(_PAGE.format(folder=os.getcwd(), pictures=pictures, saved=saved, options=options), self)
 
 # %% ../nbs/44_cli.ipynb #cli-013
 def _free_port(port):
@@ -212,36 +246,105 @@ def _free_port(port):
             return candidate
     raise ValueError(f"ports {port} to {candidate} are all taken: give another --port")
 
+_SCRIPT = """<script>
+(() => {
+  const {baseUrl, kernelId} = JSON.parse(document.getElementById("jupyter-config-data").textContent)
+  const words = {
+    404: "This page's session has ended: reload the page.",
+    403: "locloc tune was started again: open the address that it printed.",
+    0: "Disconnected: locloc tune has ended, or can't be reached. What was saved is kept."}
+  const banner = document.createElement("div")
+  banner.className = "locloc-disconnected"
+  banner.setAttribute("role", "alert")
+  banner.style.cssText = "position: fixed; inset: 0 0 auto 0; z-index: 9999; padding: 10px 16px; display: none;" +
+    "background: #8c1d18; color: white; font: 600 15px system-ui, sans-serif; text-align: center"
+  document.body.append(banner)
+  let ready = false, leaving = false
+  setInterval(async () => {
+    ready = ready || document.querySelector(".jupyter-widgets") !== null
+    const status = await fetch(`${baseUrl}api/kernels/${kernelId}`).then(answer => answer.status, () => 0)
+    const text = leaving ? "" : words[status] ?? ""
+    if (banner.textContent !== text) banner.textContent = text
+    banner.style.display = text ? "block" : "none"
+  }, 2000)
+  window.addEventListener("beforeunload", () => { leaving = true })
+  window.addEventListener("pagehide", () => {
+    if (ready) return // then Voila asks
+    const asked = new FormData()
+    asked.append("_xsrf", document.cookie.match(/_xsrf=([^;]*)/)?.[1] ?? "")
+    navigator.sendBeacon(`${baseUrl}voila/api/shutdown/${kernelId}`, asked)
+  })
+})()
+</script>"""
+_VOILA = """import asyncio
+
+from jupyter_server import CallContext
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+from jupyter_server.utils import ensure_async
+from tornado.web import HTTPError
+
+class PageKernels(AsyncMappingKernelManager):
+    async def start_kernel(self, **options):
+        page = CallContext.get(CallContext.JUPYTER_HANDLER)
+        page.xsrf_token # asked for, it sets the cookie
+        kernel = await ensure_async(super().start_kernel(**options))
+        if page.request.connection.stream.closed():
+            await self.end_kernel(kernel)
+            raise HTTPError(499, "left before its kernel was there")
+        page.request.connection.set_close_callback(lambda: asyncio.ensure_future(self.end_kernel(kernel)))
+        return kernel
+
+    async def end_kernel(self, kernel):
+        if kernel in self:
+            await ensure_async(self.shutdown_kernel(kernel))
+
+c.VoilaConfiguration.multi_kernel_manager_class = PageKernels
+"""
+
 def _write_page(folder, code, token):
-    cell = dict(cell_type="code", id="page", metadata={}, execution_count=None, outputs=[], source=code)
+    cells = [dict(cell_type="markdown", id="script", metadata={}, source=_SCRIPT),
+             dict(cell_type="code", id="page", metadata={}, execution_count=None, outputs=[], source=code)]
     kernel = dict(name="python3", display_name="python3", language="python")
-    notebook = dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)
-    (folder/"locloc.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    notebook = dict(cells=cells, metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)
     settings = dict(
-        Voila=dict(token=token, tornado_settings=dict(allow_remote_access=False)),
-        VoilaConfiguration=dict(file_allowlist=[], allow_template_override="NO", allow_theme_override="NO"))
-    (folder/"voila.json").write_text(json.dumps(settings), encoding="utf-8")
+        Voila=dict(token=token, connection_dir_root=str(folder), tornado_settings=dict(allow_remote_access=False)),
+        VoilaConfiguration=dict(file_allowlist=[], allow_template_override="NO", allow_theme_override="NO"),
+        MappingKernelManager=dict(cull_idle_timeout=900, cull_interval=60),
+        KernelManager=dict(shutdown_wait_time=.5))
+    (folder/"settings").mkdir() # apart: in the folder where Voila is started `voila.py` would be imported in its place
+    files = {"locloc.ipynb": json.dumps(notebook), "settings/voila.json": json.dumps(settings),
+             "settings/voila.py": _VOILA}
+    for name, content in files.items():
+        (folder/name).write_text(content, encoding="utf-8")
 
 # %% ../nbs/44_cli.ipynb #cli-014
 def _serve(code, options):
     "Voila on a page of this code until it ends or Ctrl-C comes"
     port, token = _free_port(options.port), secrets.token_urlsafe(16)
     address = f"http://localhost:{port}/?token={token}"
+    gc.freeze() # nothing that was imported is looked through again, and it ends the sooner
     with _endings_interrupt(), tempfile.TemporaryDirectory(prefix="locloc-tune-") as folder:
         _write_page(Path(folder), code, token)
         settings = [f"--port={port}", "--Voila.ip=localhost", "--Voila.port_retries=0", f"--theme={options.theme}",
-                    "--show_tracebacks=True", "--Voila.log_level=WARN"]
+                    "--show_tracebacks=True", "--Voila.log_level=WARN", "--Voila.config_file_paths=settings"]
         command = [sys.executable, "-m", "voila", "locloc.ipynb", "--no-browser", *settings]
-        voila = subprocess.Popen(command, cwd=folder, start_new_session=True)
+        log = Path(folder)/"voila.log"
+        with open(log, "w") as said:
+            voila = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said, start_new_session=True)
         try:
             _wait_for(voila, port)
-            print(f"{address}\nCtrl-C ends it; settings are saved in {os.getcwd()}", flush=True)
-            if options.browser:
+            tunnel = _tunnel(port)
+            print(*filter(None, [address, tunnel, f"Ctrl-C ends it; settings are saved in {os.getcwd()}"]),
+                  sep="\n", flush=True)
+            if options.browser and not tunnel:
                 webbrowser.open(address)
             if voila.wait():
                 raise ValueError(f"voila ended with status {voila.returncode}")
         except KeyboardInterrupt:
             print("\nstopped", flush=True)
+        except ValueError:
+            print(log.read_text(errors="replace")[-4000:], file=sys.stderr)
+            raise
         finally:
             _end(voila)
 
@@ -269,9 +372,16 @@ def _wait_for(voila, port, patience=60):
         time.sleep(.1)
     raise ValueError(f"voila did not answer on port {port} within {patience} s")
 
+def _tunnel(port):
+    "How a page on this machine is reached from the one that sits before it; empty unless this is a login over SSH"
+    _, _, host, at = (os.environ.get("SSH_CONNECTION", "").split() + [""]*4)[:4]
+    other = f" -p {at}"*(at != "22")
+    command = f"ssh -L {port}:localhost:{port}{other} {getpass.getuser()}@{host}"
+    return f"On your own machine, first: {command}" if host else ""
+
 def _end(voila): # with its kernels
     if voila.poll() is None:
-        voila.send_signal(signal.SIGINT)
+        voila.terminate()
     try:
         voila.wait(10)
     except subprocess.TimeoutExpired:
@@ -312,6 +422,7 @@ class Evaluate(Settings):
     held_out:str|None=None    # split on which thresholds of maps are chosen, such as train; None: no such rows
     pseudo:Path|None=None     # mask store of the split train: thresholds are chosen against its masks, without boxes
     out:Path=Path("runs/report") # folder for the report
+    figures:tuple[Literal["png", "pdf", "svg"], ...]=("png",) # files of figures; PNG is always among them
     workers:int=os.cpu_count() or 1 # threads that open pictures and sweep thresholds
 
     def validate(self):
@@ -331,8 +442,9 @@ class Evaluate(Settings):
             pseudo = pseudo_truth(_data(self.data, "train", self.count, self.pictures), MaskStore(self.pseudo))
         check_folder(self.out)
         report = evaluate(dataset, methods, self.protocol, held_out, pseudo, self._train(), workers=self.workers)
-        report.save(self.out)
-        print(report.to_markdown(), f"\n{self.out}: report.md, report.json, report.csv, pictures.csv and figures")
+        report.save(self.out, self.figures)
+        print(report.to_markdown(), f"\n{self.out}: report.md, report.json, report.csv, pictures.csv and figures "
+              f"({', '.join(dict.fromkeys(('png', *self.figures)))})")
 
     def _train(self, count=500):
         "Training pictures for the mean box; None: the data set has none, or they are what is evaluated"
@@ -391,10 +503,19 @@ def _listed_masks(folder):
     with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
         return {folder/row["mask"] for row in csv.DictReader(lines) if row.get("mask")}
 
+def _matching(path):
+    "What a pattern stands for; a path that is there is no pattern"
+    if path.exists() or not glob.has_magic(str(path)):
+        return [path]
+    found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True)) if not name.endswith(_ANSWER)]
+    if not found:
+        raise ValueError(f"{path}: nothing matches this pattern")
+    return found
+
 def _find_pictures(given):
     "Files as they are, and the pictures in folders; of these it is said what they hold"
     found = []
-    for path in given:
+    for path in chain.from_iterable(map(_matching, given)):
         if not path.is_dir():
             found.append(path)
             continue
@@ -439,7 +560,7 @@ def _answer_files(out, images):
 @dataclass(frozen=True)
 class Predict(Settings):
     "Say what is in pictures and where; saves each with its box drawn."
-    pictures:tyro.conf.Positional[tuple[Path, ...]] # picture files, or folders of them
+    pictures:tyro.conf.Positional[tuple[Path, ...]] # picture files, folders of them, or patterns: 'photos/*.jpg'
     # who answers: the shipped locloc-tiny, grabcut:SOURCE, ppd:SOURCE, or the folder of a run, such as runs/lfdm
     method:str="locloc-tiny"
     out:Path=Path(".")        # folder for NAME_locloc.png
@@ -467,6 +588,7 @@ class Predict(Settings):
         from locloc.boxes import on_compiling
         from locloc.data import open_picture
         from locloc.localizers import localize
+        from locloc.plot import answer_figure
         from locloc.report import Prediction
         said, files = [], _answer_files(self.out, images)
         for image, path in images.items():
@@ -474,7 +596,7 @@ class Predict(Settings):
                 picture = open_picture(path)
                 with on_compiling(_say_that_it_compiles):
                     found = localize(picture, method)
-                _draw(files[image], picture, found)
+                replace_whole(files[image], partial(answer_figure(found, picture).savefig, format="png"))
                 print(one_line(f"{path}: {found.words} -> {files[image]}"))
                 said.append(Prediction(image, picture.shape[:2], found))
             except (ValueError, OSError) as error:
@@ -491,28 +613,6 @@ class Predict(Settings):
 # %% ../nbs/44_cli.ipynb #cli-025
 def _say_that_it_compiles():
     say("compiling for this machine, about 15 seconds, this once")
-
-def _draw(file, picture, found):
-    "Picture with its box, and the map or mask beside it"
-    import cv2
-    from matplotlib.figure import Figure
-
-    from locloc.masks import resize_mask
-    from locloc.plot import plain_text, show_attention, show_boxes, show_mask, show_picture
-    shrink = min(1, 1024/max(picture.shape[:2]))
-    h, w = (max(1, round(side*shrink)) for side in picture.shape[:2])
-    if shrink < 1:
-        picture = cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA)
-    figure = Figure(figsize=(9, max(1.5, min(12, 4.4*h/w)) + .3), dpi=120, layout="constrained")
-    left, right = figure.subplots(1, 2)
-    show_boxes(found.boxes[:1]*shrink, "predicted", show_picture(picture, plain_text(found.words), left))
-    if found.score_map is not None:
-        show_attention(found.score_map, picture, "score map", right)
-    elif found.mask is not None:
-        show_mask(resize_mask(found.mask, (h, w)), picture, "mask", right)
-    else:
-        right.set_axis_off()
-    replace_whole(file, lambda aside: figure.savefig(aside, format="png"))
 
 # %% ../nbs/44_cli.ipynb #cli-027
 @dataclass(frozen=True)
@@ -554,13 +654,13 @@ class Demo(Settings):
 # %% ../nbs/44_cli.ipynb #cli-029
 @dataclass(frozen=True)
 class Info(Settings):
-    "What is installed and what a folder holds: a mask store, a run, a model, a report."
+    "What is installed and what a folder holds: a mask store, a run, a model, a report, or several of them."
     folder:tyro.conf.Positional[Path|None]=None # describe this folder; nothing: the installation
 
     def run(self):
         rows = _describe(self.folder) if self.folder else _installed()
         for key, value in rows.items():
-            print(one_line(f"{key:<16}{value}"))
+            print(one_line(f"{key:<15} {value}"))
 
 def _installed():
     import locloc
@@ -573,12 +673,33 @@ def _installed():
         "hub cache": os.environ.get("HF_HOME", Path.home()/".cache"/"huggingface"),
         "hub offline": os.environ.get("HF_HUB_OFFLINE", "0")}
 
+_HOLDS = {"manifest.json": "mask store", "config.json": "run", "report.json": "report"} # file -> what has it
+
 def _describe(folder):
-    found = [folder/name for name in ("manifest.json", "config.json", "report.json") if (folder/name).exists()]
+    for name in _HOLDS:
+        if (folder/name).exists():
+            return {"file": folder/name, **read_json(folder/name)}
+    files = sorted(file for name in _HOLDS for file in folder.glob(f"*/{name}"))
+    found = {file.parent.name: _state(file.parent) for file in files}
     if not found:
-        raise FileNotFoundError(f"{folder}: no manifest.json, config.json or report.json in it, "
-                                "so it is no mask store, run, model or report")
-    return {"file": found[0], **read_json(found[0])}
+        raise FileNotFoundError(f"{folder}: no manifest.json, config.json or report.json in it or in its folders, "
+                                "so it holds no mask store, run, model or report")
+    return found
+
+def _state(folder):
+    "A folder in one line, such as `run, unfinished at step 120, loss 0.031`"
+    kind = next(kind for name, kind in _HOLDS.items() if (folder/name).exists())
+    if kind != "run":
+        return kind
+    steps = [json.loads(line) for line in _whole_lines(folder/"metrics.jsonl")[-1:]]
+    last = steps[0] if steps else {"step": 0}
+    figures = [f"{name} {value:.3g}" for name, value in last.items() if name not in ("step", "epoch", "lr")]
+    done = "finished" if (folder/"model").exists() else "in use" if in_use(folder) else "unfinished"
+    return ", ".join([kind, f"{done} at step {last['step']}", *figures])
+
+def _whole_lines(file):
+    "Of a file that may be in the middle of being written"
+    return [line for line in file.read_text().splitlines() if line.endswith("}")] if file.exists() else []
 
 # %% ../nbs/44_cli.ipynb #cli-031
 COMMANDS = {

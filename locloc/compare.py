@@ -53,6 +53,7 @@ class _Experiment(Settings):
     vit:str="locloc-tiny"     # frozen backbone of those that learn from a ViT's tokens, GEG and LFDM among them
     protocol:tuple[str, ...]=("wsoleval",) # how pictures are resized and boxes judged
     workers:int|None=None     # processes that cut masks, threads that open pictures; None: one a core
+    figures:tuple[Literal["png", "pdf", "svg"], ...]=("png",) # files of figures; PNG is always among them
 
     def validate(self):
         check_min(self, count=1, epochs=1, workers=1)
@@ -370,7 +371,7 @@ class Compare(_Experiment):
         entries = {name: _named(self.entry(name)) for name in in_turn}
         entries = [entries[name] for name in self.methods]
         report = self.judge([one for entry in entries for one in entry.localizers])
-        report.save(self.out)
+        report.save(self.out, self.figures)
         pictures = [sample.picture for sample in self.dataset(self.split).subset(16)]
         pictures = [get_protocol(self.protocol[0]).picture(picture) for picture in pictures]
         costs = {entry.name: milliseconds(entry.localizers[0], pictures) for entry in entries}
@@ -411,7 +412,7 @@ class Table5(_Experiment):
             runs = tuple(self.train(letter, "lfdm", seed, **options) for seed in self.seeds)
             entries.append(_named(Entry(name, runs)))
         report = self.judge([one for entry in entries for one in entry.localizers])
-        report.save(self.out)
+        report.save(self.out, self.figures)
         text = table5_text(table_lines(report, entries), self)
         replace_whole(self.out/"table.md", lambda aside: aside.write_text(text, encoding="utf-8"))
         print(f"{text}\n{self.out}: table.md, report.md; runs and masks")
@@ -480,7 +481,7 @@ class Fig5(_Experiment):
                                        localizer=self.out/f"geg-{delta1:g}-{seed}"))
             entries.append(_named(Entry(f"LocLoc, δ1 {delta1:g}", tuple(runs))))
         report = self.judge([one for entry in entries for one in entry.localizers], pictures=0)
-        report.save(self.out)
+        report.save(self.out, self.figures)
         lines = [line for line in table_lines(report, entries) if line.protocol == report.rows[0]["protocol"]]
         rows = [[line.entry.name, *(str(line.figures.get(name, "")) for name in FIGURES),
                  line.figures["GT-known Loc"].interval, f"{line.threshold}, {line.origin}"] for line in lines]

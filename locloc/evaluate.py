@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import product
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
@@ -196,7 +196,8 @@ class Tally:
             self.errors[origin].update(boxes + last, look.true_boxes + last, rank in (None, 0))
             judged["covered"], judged["inside"] = metrics.coverage(boxes + last, look.true_boxes + last)
         if origin == next(iter(self.thresholds), origin):
-            self.extremes.update(Judged(float(iou), look.picture, look.true_boxes, boxes))
+            name = PurePosixPath(look.id).name
+            self.extremes.update(Judged(float(iou), look.picture, look.true_boxes, boxes, look.class_id, name))
         return judged
 
     def _keep(self, origin, look, rank, **judged):
@@ -352,17 +353,18 @@ def _figures(judges, rows):
     "Name -> Figure, of what there is"
     figures = {"figure": fig4(rows)}
     tallies = [tally for judge in judges for tally in judge.tallies.values() if tally.shown]
+    methods = dict.fromkeys(tally.method for tally in tallies if tally.localizes)
     curves = [Curve(tally.method, tally.protocol.name, tally.sweep.thresholds, tally.sweep.curve()[0], tally.own)
               for tally in tallies if tally.sweep.seen]
     if curves:
-        figures["curves"] = curves_figure(curves)
+        figures["curves"] = curves_figure(curves, methods)
     spreads = [IoUSpread("whole picture", judge.protocol.name, judge.trivial.spread, judge.protocol.iou)
                for judge in judges if judge.trivial.spread.any()]
     for tally in tallies:
         for counted in list(tally.spreads.values())[:1]:
             spreads.append(IoUSpread(tally.method, tally.protocol.name, counted, tally.protocol.iou))
     if len(spreads) > len(judges):
-        figures["ious"] = spreads_figure(spreads)
+        figures["ious"] = spreads_figure(spreads, methods)
     judged = [tally for tally in judges[0].tallies.values() if tally.extremes.seen]
     if judged:
         last = judged[-1]
@@ -528,6 +530,7 @@ def evaluate(
         **{f"{origin} thresholds": _describe_data(other) for origin, other in where_from.items()}}
     rows = [row for judge in judges for row in judge.rows()]
     rows.sort(key=lambda row: _ORDER.index(row["table"])) # protocols and methods keep their order
-    settings = dict(protocols=[asdict(p) for p in protocols], methods={one.name: one.fingerprint for one in localizers})
+    settings = dict(protocols=[asdict(p) for p in protocols], methods={one.name: one.fingerprint for one in localizers},
+                    classes=len(dataset.classes))
     each = tuple(one for judge in judges for tally in judge.tallies.values() for one in tally.each)
     return Report(header, settings, tuple(rows), _figures(judges, figure_rows) if figure_rows else {}, each)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -68,6 +69,17 @@ class Localization:
     def words(self): # such as "Egyptian cat 62 %, box 12 30 200 180"
         what = [] if self.label is None else [f"{one_line(self.label)} {100 * self.score:.0f} %"]
         return ", ".join([*what, self._where])
+
+    def __repr__(self):
+        maps = {"score map": self.score_map, "mask": self.mask}
+        sizes = ["{} {}×{}".format(name, *map.shape) for name, map in maps.items() if map is not None]
+        return f"Localization({'; '.join([self.words, *sizes])})"
+
+    def show(self,
+        picture, # the picture it is of: path, PIL picture or (H, W, 3) uint8 RGB array
+    ):           # matplotlib Figure: a cell's last line shows it, savefig writes it
+        "The picture with the best box, and the map or the mask"
+        return import_module("locloc.plot").answer_figure(self, picture) # who draws comes later, and draws any answer
 
     @property
     def _where(self):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['trimap', 'ppd_mask', 'PPDParams', 'GrabCutParams', 'Preset', 'preset_names', 'preset', 'source_preset',
-           'grabcut_mask', 'resize_mask']
+           'check_strokes', 'apply_strokes', 'grabcut_mask', 'resize_mask']
 
 # %% ../nbs/13_masks.ipynb #masks-003
 import json
@@ -94,12 +94,14 @@ class GrabCutParams(Settings):
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text:str): # raises ValueError on anything but what `to_json` writes
+    def from_json(cls, text:str): # of `to_json`, or a whole saved setting; raises ValueError on anything else
         try:
             values = json.loads(text)
         except RecursionError:
             raise ValueError("nested too deeply") from None
         names = [field.name for field in fields(cls)]
+        if isinstance(values, dict) and "format" in values:
+            values = {name: values[name] for name in names if name in values}
         if not isinstance(values, dict) or not set(values) <= set(names):
             raise ValueError(f"expected a JSON object of {', '.join(names)}, got {one_line(text)[:80]}")
         return cls(**values)
@@ -141,15 +143,63 @@ def source_preset(
     "The preset of an attention source: its own, `paper` where it has none"
     return preset(source if source in preset_names() else "paper")
 
+# %% ../nbs/13_masks.ipynb #strokes-02
+_STROKES = {"foreground": cv2.GC_FGD, "background": cv2.GC_BGD, "erase": None} # kind -> code; None: the trimap's own
+
+def check_strokes(
+    strokes, # what should be a list of strokes
+):           # raises ValueError
+    "Can these strokes be drawn?"
+    if not isinstance(strokes, (list, tuple)):
+        raise ValueError(f"strokes are a list, got {type(strokes).__name__}")
+    for number, stroke in enumerate(strokes, 1):
+        try:
+            kind, size, points = stroke["kind"], stroke["size"], np.asarray(stroke["points"])
+            possible = kind in _STROKES and 0 < size <= 1 and points.ndim == 2 and points.shape[1] == 2
+            possible = possible and points.dtype.kind in "iuf" and (np.abs(points) <= 10).all() and len(points)
+        except (KeyError, TypeError, ValueError):
+            possible = False
+        if not possible:
+            raise ValueError(f"stroke {number} is not {{kind: {'|'.join(_STROKES)}, size: share of the longer side, "
+                             f"points: [[x, y], ...] in shares}}: {one_line(repr(stroke))[:80]}")
+
+def apply_strokes(
+    marks:np.ndarray, # (H, W) uint8 trimap
+    # dicts: kind, foreground, background or erase; size, the diameter as a share of the longer side; points,
+    # [[x, y], ...] in shares of width and height
+    strokes,
+    shape:tuple=None, # (H, W) of the picture that they were drawn on; None: as `marks`
+)->np.ndarray:        # (H, W) uint8; `marks` stays as it is
+    "A trimap with what a person says about it"
+    check_strokes(strokes)
+    corrected = marks.copy()
+    for stroke in strokes:
+        under, code = _under_stroke(stroke, marks.shape, shape or marks.shape), _STROKES[stroke["kind"]]
+        corrected[under] = marks[under] if code is None else code
+    return corrected
+
+def _under_stroke(stroke, size, shape):
+    "(H, W) bool of this size: discs along a line, round in a picture of this shape"
+    longer = max(size)
+    canvas = np.zeros([max(1, round(longer * side / max(shape))) for side in shape], np.uint8)
+    points = np.array(stroke["points"], float) * canvas.shape[::-1] - .5
+    points = (points * 16).round().astype(np.int32) # cv2 takes sixteenths of a pixel
+    points = np.concatenate([points, points[-1:]]) # a single one is drawn as well
+    cv2.polylines(canvas, [points], False, 1, max(1, round(longer * stroke["size"])), cv2.LINE_8, shift=4)
+    return cv2.resize(canvas, size[::-1], interpolation=cv2.INTER_NEAREST) > 0
+
 # %% ../nbs/13_masks.ipynb #masks-019
 def grabcut_mask(
     image,                                # (H, W, 3) uint8 RGB, or a `PreparedPicture` that is cut more than once
     attention:np.ndarray,                 # (h, w) float in [0, 1]
     params:GrabCutParams=GrabCutParams(), # double threshold and GrabCut settings
+    strokes=(),                           # corrections by hand, as for `apply_strokes`
+    shape:tuple=None,                     # (H, W) of the picture that the strokes were drawn on; None: as `image`
 )->np.ndarray:                            # (H, W) bool
     "The GrabCut-Enhanced mask $M^G$"
     size = image.size if isinstance(image, PreparedPicture) else np.shape(image)[:2]
     marks = trimap(attention, params.delta0, params.delta1, size, params.split)
+    marks = apply_strokes(marks, strokes, shape)
     if not isinstance(image, PreparedPicture):
         return grabcut(image, marks, params.iterations, params.seed, params.kernel)
     if params.kernel != "grid":

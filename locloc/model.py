@@ -156,6 +156,7 @@ class LocLoc(nn.Module):
             raise ValueError(f"threshold must be a number in [0, 1], got {threshold!r}")
         self.classes, self.threshold = tuple(classes), float(threshold)
         self.protocol, self.config = get_protocol(protocol).name, config or {}
+        self.corrected_masks = int(self.config.get("corrected_masks", 0)) # that it learned from
         if not all(isinstance(name, str) for name in self.classes):
             raise ValueError(f"classes must be texts, got {self.classes}")
         if lfdm is not None and len(self.classes) != lfdm.num_classes:
@@ -170,8 +171,11 @@ class LocLoc(nn.Module):
     def fingerprint(self): # computed over all weights
         heads = [f"{type(head).__name__} ({head.layout})" for head in (self.geg, self.lfdm) if head is not None]
         backbone = None if self.backbone is None else self.backbone.name
-        return dict(heads=" and ".join(heads), backbone=backbone, weights_hash=hash_weights(self.state_dict()),
-                    threshold=self.threshold, protocol=self.protocol)
+        facts = dict(heads=" and ".join(heads), backbone=backbone, weights_hash=hash_weights(self.state_dict()),
+                     threshold=self.threshold, protocol=self.protocol)
+        if self.corrected_masks:
+            facts["learned from"] = f"masks of which {self.corrected_masks} were corrected by hand"
+        return facts
 
     @torch.inference_mode()
     def heads(self, inputs):
@@ -225,11 +229,13 @@ class LocLoc(nn.Module):
 
     def save(self, folder):
         "As `save_model`"
-        vit = self.backbone
+        vit, trained = self.backbone, self.config
+        if self.corrected_masks:
+            trained = trained | {"corrected_masks": self.corrected_masks}
         config = {
             "format": 1, "classes": list(self.classes), "threshold": self.threshold, "protocol": self.protocol,
             "backbone": vit and {"name": vit.name, "timm_kwargs": vit.timm_kwargs, "weights_hash": vit.weights_hash},
-            "geg": _describe_head(self.geg, vit), "lfdm": _describe_head(self.lfdm, vit), "config": self.config}
+            "geg": _describe_head(self.geg, vit), "lfdm": _describe_head(self.lfdm, vit), "config": trained}
         save_model(folder, config, self.state_dict())
 
     @classmethod

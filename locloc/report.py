@@ -10,19 +10,23 @@ __all__ = ['FORMATS', 'padded_table', 'Report', 'Curve', 'IoUSpread', 'curves_fi
 import csv
 import io
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from pathlib import Path, PurePosixPath
+from textwrap import fill
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from .files import replace_whole, sweep
 from .localization import Localization, one_line
 from .metrics import ERROR_TYPES
-from .plot import plain_text, show_boxes, show_picture
+from .plot import clip_name, new_figure, plain_text, show_boxes, show_picture
 
 # %% ../nbs/33_report.ipynb #report-005
 @dataclass(frozen=True)
@@ -70,10 +74,15 @@ def padded_table(
 # %% ../nbs/33_report.ipynb #report-007
 _ORACLE = ("`oracle`: the value that is best on these very pictures; not to be compared with a `fixed` one. "
            "95 %: bootstrap interval of the column before it, for the threshold as it stands.")
+_NO_BOXES = ("Not measured: no true box of these pictures is known, so nothing here says whether a method finds "
+             "the object.")
+_FEW_CLASSES = "Top-5 is left out: of {} classes, nearly every answer has the true one among its first five."
+_NO_THRESHOLD = ("**0 of the maximum**: most boxes are right where every pixel counts as object, so that map says "
+                 "nothing about where it is. Look at the map, or choose the threshold on more pictures.")
 _CAPTIONS = {
     "figure": "Pictures drawn at random with a fixed seed, not picked. Green: true box; dashed orange: predicted.",
-    "curves": "Right boxes against the threshold of the map; dotted: a method's own threshold.",
-    "ious": "How many pictures have which IoU; dotted: what counts as right.",
+    "curves": "GT-known Loc against the threshold of the map; dot: a method's own threshold.",
+    "ious": "GT-known Loc against the IoU from which on a box is right; dotted: that of the protocol.",
     "extremes": "Worst and best pictures under the first protocol. Green: true box; dashed orange: predicted.",
 }
 
@@ -81,7 +90,7 @@ _CAPTIONS = {
 class Report:
     "What `evaluate` found"
     header:dict   # what was evaluated with what, name -> text
-    settings:dict # the same for machines: protocols, fingerprints of the methods
+    settings:dict # the same for machines: protocols, fingerprints of the methods, number of classes
     rows:tuple    # dicts: table, protocol, method, figures in percent, threshold, origin, n
     figures:dict=field(default_factory=dict) # matplotlib Figures: figure (as the paper's Fig. 4), curves, ious, ...
     each:tuple=() # PictureScore: one a picture, protocol, method and origin of a threshold
@@ -106,29 +115,39 @@ class Report:
 
     def to_markdown(self)->str:
         facts = [(name, text) for name, text in self.header.items() if name != "title"]
+        few = self.settings.get("classes", 6) <= 5
         parts = [f"# {_cell(self.header['title'])}", padded_table(("", ""), facts)]
         for name, table in _TABLES.items():
             rows = [row | _interval(row) for row in self.rows if row["table"] == name]
-            filled = [column for column in table.columns if any(row.get(column, "") != "" for row in rows)]
+            filled = [column for column in table.columns if any(row.get(column, "") != "" for row in rows)
+                      and not (few and column.startswith("Top-5"))]
             columns = "method", "protocol", *filled, "n"
             if rows:
                 lines = [[row.get(column, "") for column in columns] for row in rows]
                 parts += [f"## {name.capitalize()}", table.meaning, padded_table(columns, lines)]
+            elif name == "boxes":
+                parts += ["## Boxes", _NO_BOXES]
+        if few and any(name.startswith("Top-5") for row in self.rows for name in row):
+            parts.append(_FEW_CLASSES.format(self.settings["classes"]))
+        if any(row.get("threshold") in ("0", "0 of maximum") for row in self.rows):
+            parts.append(_NO_THRESHOLD)
         if any(row.get("origin") == "oracle" for row in self.rows):
             parts.append(_ORACLE)
         parts += [f"![{name}]({name}.png)\n\n{_CAPTIONS[name]}" for name in self.figures]
         return "\n\n".join(parts) + "\n"
 
-    def save(self, folder):
+    def save(self,
+        folder,         # str or Path
+        kinds=("png",), # of the figures' files: PNG always, also "pdf" and "svg"
+    ):
         "report.md, report.json, *.csv and figures; all texts are made before the first file is replaced"
         texts = {"report.json": self.to_json(), "report.csv": self.to_csv(), "pictures.csv": self.each_to_csv(),
                  "report.md": self.to_markdown()}
         sweep(folder)
         for name, text in texts.items():
             replace_whole(Path(folder)/name, partial(_write_text, text=text))
-        for name, figure in self.figures.items():
-            file = Path(folder)/f"{name}.png"
-            replace_whole(file, lambda aside, figure=figure: figure.savefig(aside, format="png", dpi=110))
+        for (name, figure), kind in product(self.figures.items(), dict.fromkeys(("png", *kinds))):
+            replace_whole(Path(folder)/f"{name}.{kind}", partial(figure.savefig, format=kind, dpi=110))
 
 def _csv_text(rows):
     "Lines that end with a line feed; asked for only that one, `csv` would not quote a carriage return"
@@ -166,50 +185,78 @@ class IoUSpread:
     counts:np.ndarray # (20,) pictures whose IoU lies in [0, .05), [.05, .1), ...
     least:float       # IoU from which on a box is right
 
-def _panels(protocols, title):
-    "An axis for each protocol"
-    figure = Figure(figsize=(3.4*len(protocols), 2.8), layout="constrained")
-    axes = figure.subplots(1, len(protocols), squeeze=False, sharey=True)[0]
-    for ax, name in zip(axes, protocols, strict=True):
-        ax.set(title=plain_text(name), xlabel=title)
-    axes[0].set_ylabel("pictures, %")
-    return figure, dict(zip(protocols, axes, strict=True))
+# of Okabe and Ito, told apart by all eyes; with the dashes 28 lines that differ, and each from its neighbours in both
+_COLOURS = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000"
+_DASHES = "-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5))
 
-def _name_lines(figure, named):
-    "One legend for all, beside no curve; set afterwards, a name that begins with _ is not left out"
-    legend = figure.legend([*named.values()], ["-"]*len(named), loc="outside upper center", ncols=3, fontsize=8)
-    for text, name in zip(legend.get_texts(), named, strict=True):
-        text.set_text(plain_text(name))
-    return figure
+def _line_styles(methods):
+    "Method -> how its line looks, in every figure of a report; what looks at no picture is grey"
+    styles = {}
+    for i, method in enumerate(method for method in methods if method != "whole picture"):
+        styles[method] = dict(color=_COLOURS[i % 7], linestyle=_DASHES[i % 4], linewidth=1.6)
+    return {"whole picture": dict(color="#999999", linestyle="-", linewidth=1)} | styles
+
+def _panels(protocols, across, names):
+    "An axis for each protocol, at most three in a row, and room for as many names at the right"
+    columns = 2 if len(protocols) == 4 else min(3, len(protocols))
+    rows, lines = math.ceil(len(protocols)/columns), "\n".join(names).split("\n")
+    width, height = 3*columns + .7 + .062*max(map(len, lines)), max(2.6*rows, .165*len(lines) + .5)
+    figure = new_figure(width, height)
+    figure.get_layout_engine().set(wspace=.07)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for ax in grid.flat[len(protocols):]:
+        ax.set_axis_off()
+    for ax, protocol in zip(grid.flat, protocols, strict=False):
+        ax.set(xlim=(0, 1), ylim=(0, 100))
+        ax.set_title(plain_text(protocol), fontsize=9)
+        ax.set_xlabel(across, fontsize=8)
+        ax.tick_params(labelsize=8, labelbottom=True)
+        ax.yaxis.set_major_formatter(PercentFormatter())
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(alpha=.25, linewidth=.6)
+    for ax in grid[:, 0]:
+        ax.set_ylabel("GT-known Loc", fontsize=8)
+    return figure, dict(zip(protocols, grid.flat, strict=False))
+
+def _figure_of_lines(lines, across, methods, draw):
+    "A panel for each protocol; draw(ax, line, style) draws one and returns it"
+    protocols = list(dict.fromkeys(line.protocol for line in lines))
+    names = {line.method: fill(clip_name(one_line(line.method), 96), 48) for line in lines}
+    styles = _line_styles(dict.fromkeys((*methods, *names)))
+    figure, axes = _panels(protocols, across, names.values())
+    drawn = {line.method: draw(axes[line.protocol], line, styles[line.method] | dict(clip_on=False)) for line in lines}
+    legend = figure.legend([*drawn.values()], ["-"]*len(drawn), loc="outside right upper", fontsize=8, frameon=False,
+                           handlelength=2.6, borderpad=0)
+    for text, method in zip(legend.get_texts(), drawn, strict=True):
+        text.set_text(names[method].replace("$", r"\$")) # set afterwards, a name that begins with _ is not left out
+    return figure, axes
 
 def curves_figure(
-    curves, # Curves, one or more
+    curves,     # Curves, one or more
+    methods=(), # names in the order in which they take their colours; those of `curves` come after them
 )->Figure:
     "Right boxes against the threshold"
-    protocols = list(dict.fromkeys(curve.protocol for curve in curves))
-    figure, axes = _panels(protocols, "threshold, share of the map's maximum")
-    named = {}
-    for curve in curves:
-        ax = axes[curve.protocol]
-        line = ax.step(curve.thresholds, curve.right, where="post")[0]
-        named.setdefault(curve.method, line)
+    def draw(ax, curve, style):
         if curve.own is not None:
-            ax.axvline(curve.own, color=line.get_color(), ls=":")
-    return _name_lines(figure, named)
+            right = curve.right[max(0, np.searchsorted(curve.thresholds, curve.own, "right") - 1)]
+            ax.plot(curve.own, right, "o", color=style["color"], markersize=5, clip_on=False)
+        return ax.plot(curve.thresholds, curve.right, drawstyle="steps-post", **style)[0]
+
+    return _figure_of_lines(curves, "threshold, share of the map's maximum", methods, draw)[0]
 
 def spreads_figure(
-    spreads, # Spreads, one or more
+    spreads,    # IoUSpreads, one or more
+    methods=(), # as for `curves_figure`
 )->Figure:
-    "How IoUs are spread"
-    protocols = list(dict.fromkeys(spread.protocol for spread in spreads))
-    figure, axes = _panels(protocols, "IoU with the nearest true box")
-    named = {}
-    for spread in spreads:
-        shares = 100*spread.counts/spread.counts.sum()
-        named.setdefault(spread.method, axes[spread.protocol].stairs(shares, np.linspace(0, 1, 21)))
-    for spread in spreads:
-        axes[spread.protocol].axvline(spread.least, color="gray", ls=":")
-    return _name_lines(figure, named)
+    "Right boxes against the IoU that makes a box right"
+    def draw(ax, spread, style):
+        at_least = np.append(np.cumsum(spread.counts[::-1])[::-1], 0)
+        return ax.plot(np.linspace(0, 1, 21), 100*at_least/at_least[0], **style)[0]
+
+    figure, axes = _figure_of_lines(spreads, "IoU with the nearest true box, at least", methods, draw)
+    for protocol, least in {spread.protocol: spread.least for spread in spreads}.items():
+        axes[protocol].axvline(least, color="gray", linestyle=":", linewidth=1)
+    return figure
 
 # %% ../nbs/33_report.ipynb #report-011
 @dataclass(frozen=True)
@@ -219,6 +266,8 @@ class Judged:
     picture:np.ndarray    # (S, S, 3) uint8 RGB
     true_boxes:np.ndarray # (M, 4), px of the picture
     boxes:np.ndarray      # (K, 4), px of the picture
+    class_id:str=""       # true class
+    name:str=""           # of the picture
 
 def extremes_figure(
     method:str, # whose boxes
@@ -226,15 +275,19 @@ def extremes_figure(
     best,       # list of Judged, as many
 )->Figure:
     "The worst pictures above, the best below"
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    figure.suptitle(plain_text(f"{method}: the worst above, the best below"), fontsize=10)
-    for axes, row in zip(figure.subplots(2, max(len(worst), len(best)), squeeze=False), (worst, best), strict=True):
-        for ax in axes:
-            ax.axis("off")
+    figure = new_figure(9, 5.6)
+    figure.suptitle(plain_text(clip_name(method, 90)), fontsize=9)
+    grid = figure.subplots(2, max(len(worst), len(best)), squeeze=False)
+    for axes, rank, row in zip(grid, ("worst", "best"), (worst, best), strict=True):
+        for ax in axes[len(row):]:
+            ax.set_axis_off()
         for ax, judged in zip(axes, row, strict=False):
             show_picture(judged.picture, f"IoU {judged.iou:.2f}", ax)
             show_boxes(judged.true_boxes, "true", ax)
             show_boxes(judged.boxes, "predicted", ax)
+            names = (plain_text(clip_name(text, 38)) for text in (judged.class_id, judged.name))
+            ax.set_xlabel("\n".join(names), fontsize=7, labelpad=2)
+        axes[0].set_ylabel(rank, fontsize=9)
     return figure
 
 # %% ../nbs/33_report.ipynb #664ac20b

@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import shlex
 import signal
 import sys
 from contextlib import contextmanager, nullcontext
@@ -391,7 +392,7 @@ _PLACES = "pictures", "masks", "weights", "localizer"
 @contextmanager
 def open_run(
     config:TrainConfig,
-    left_out=(), # ids of pictures that are not trained on
+    noted=None, # what else config.json says, as in `_note_masks`
 ): # yields a function that raises FileNotFoundError once the folder is gone; raises ValueError if it holds another run
     "Create or reopen the folder of a run; no other training is inside"
     there = {inside.name for inside in config.out.iterdir()} if config.out.is_dir() else set()
@@ -404,16 +405,14 @@ def open_run(
         if not config.resume:
             for name in sorted(there - {LOCK}, key="config.json".__eq__): # without it the rest would be a new run's
                 files.remove_whole(config.out/name)
-        _write_config(config, left_out)
+        _write_config(config, noted)
         files.sweep(config.out)
         yield check
 
-def _write_config(config, left_out=()):
+def _write_config(config, noted=None):
     "Say what a folder's run is; raises ValueError if it holds another one"
     path = config.out/"config.json"
-    wanted = json.loads(json.dumps(asdict(config), default=str))
-    if left_out:
-        wanted["left_out"] = list(left_out)
+    wanted = json.loads(json.dumps(asdict(config), default=str)) | (noted or {})
     found = files.read_json(path) if path.exists() else {}
     places = _PLACES if {config.data, found.get("data")} & {*SCENE_SETS} else (*_PLACES, "data")
     other = differences(found or wanted, wanted, but=_MAY_DIFFER, places=places)
@@ -583,6 +582,20 @@ def _with_masks(dataset, masks):
         return dataset, []
     return dataset.subset([i for i, id in enumerate(ids) if id not in missing]), sorted(missing)
 
+def _note_masks(dataset, masks, left_out):
+    "Ids of pictures without a mask, and how many masks a person touched, where there are any"
+    corrected = len(masks.corrected.keys() & set(dataset.ids()))
+    noted = dict(left_out=left_out, corrected_masks=corrected)
+    return {name: fact for name, fact in noted.items() if fact}
+
+def _tell_of_masks(masks, left_out=(), corrected_masks=0):
+    if left_out:
+        print(f"{masks.folder}: damaged pictures without a mask are left out: {len(left_out)}, "
+            f"the first is {one_line(left_out[0])}", file=sys.stderr)
+    if corrected_masks:
+        print(f"{masks.folder}: masks that were corrected by hand: {corrected_masks}; "
+            "what learns from them is not only weakly supervised", file=sys.stderr)
+
 def _check_number(config, dataset):
     if not len(dataset):
         raise ValueError(f"{config.data}: no pictures to train on")
@@ -601,23 +614,23 @@ def train(
     unused = getattr(config, "layout", None) == "released_code" # their UNet computes a step that it drops
     accelerator = Accelerator(mixed_precision=config.precision, log_with="tensorboard", project_dir=config.out,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)])
-    dataset, masks, left_out = _training_pictures(config, dataset), _training_masks(config, masks), []
+    dataset, masks, noted = _training_pictures(config, dataset), _training_masks(config, masks), {}
     if masks is not None:
         dataset, left_out = _with_masks(dataset, masks)
+        noted = _note_masks(dataset, masks, left_out)
     _check_number(config, dataset)
     finished = config.out/"model"
     if config.resume and finished.exists():
-        _write_config(config, left_out)
+        _write_config(config, noted)
         return config.load_model(finished)
 
     backbone = config.make_backbone(config.backbone, config.weights)
     backbone.grid(config.crop, config.crop)
     torch.manual_seed(config.seed)
     stage = config.stage(backbone, len(dataset.classes))
-    with open_run(config, left_out) if accelerator.is_main_process else nullcontext(lambda: None) as check:
-        if left_out and accelerator.is_main_process:
-            print(f"{masks.folder}: damaged pictures without a mask are left out: {len(left_out)}, "
-                f"the first is {one_line(left_out[0])}", file=sys.stderr)
+    with open_run(config, noted) if accelerator.is_main_process else nullcontext(lambda: None) as check:
+        if accelerator.is_main_process:
+            _tell_of_masks(masks, **noted)
         accelerator.wait_for_everyone()
         stage.to(accelerator.device, memory_format=torch.channels_last)
         data = TrainSet(dataset, config, masks)
@@ -628,6 +641,8 @@ def train(
         _fit(accelerator, config, stage, _loader(config, data), progress, check)
 
         model = stage.eval().cpu().finished(dataset.classes)
+        if isinstance(model, LocLoc):
+            model.corrected_masks = noted.get("corrected_masks", 0)
         if accelerator.is_main_process:
             if config.cached_views and not config.features:
                 files.remove_whole(config.out/"features") # room for the model
@@ -640,9 +655,7 @@ def parse(
     args:list[str], # what follows `locloc train`
 ) -> GEGConfig | LFDMConfig:
     "Command line to configuration: the stage, then its options."
-    first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("--preset", default="paper", choices=list(_PRESETS["geg"]))
-    preset = first.parse_known_args(args)[0].preset
+    preset = _preset_of(args)
     kinds = [Annotated[config, tyro.conf.subcommand(name, default=config.of(preset))]
              for name, config in STAGES.items()]
     with parsing():
@@ -651,14 +664,39 @@ def parse(
     config.validate()
     return config
 
+def _preset_of(args):
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--preset", default="paper", choices=list(_PRESETS["geg"]))
+    return first.parse_known_args(args)[0].preset
+
+# %% ../nbs/24_train.ipynb #442a4cee
+_OF_BOTH_STAGES = "data", "masks", "pictures", "split", "count", "backbone", "weights"
+
+def _next_steps(config, args):
+    "Commands, in one line"
+    evaluate = ["locloc", "evaluate", "--data", config.data, "--method"]
+    if config.pictures:
+        evaluate[4:4] = ["--pictures", str(config.pictures)]
+    if isinstance(config, GEGConfig):
+        preset = _preset_of(args)
+        usual, train_lfdm = LFDMConfig.of(preset), ["locloc", "train", "lfdm", "--preset", preset]
+        for name in _OF_BOTH_STAGES:
+            if getattr(config, name) != getattr(usual, name):
+                train_lfdm += [f"--{name}", str(getattr(config, name))]
+        train_lfdm += ["--localizer", str(config.out)]
+        steps = train_lfdm, [*evaluate, str(usual.out)]
+    else:
+        steps = [*evaluate, str(config.out)], ["locloc", "predict", "PICTURE", "--method", str(config.out)]
+    return one_line("; then ".join(map(shlex.join, steps)))
+
 # %% ../nbs/24_train.ipynb #train-041
 def main(args:list[str]|None=None):
     "`python -m locloc.train` and `locloc train`."
     with faults_in_one_line():
-        config = parse(sys.argv[1:] if args is None else args)
+        args = sys.argv[1:] if args is None else args
+        config = parse(args)
         train(config)
-        model = config.out/"model"
-        print(f"{model}: the finished model; try `locloc predict PICTURE --method {config.out}`")
+        print(f"{config.out/'model'}: the finished model; next: {_next_steps(config, args)}")
 
 if __name__ == "__main__" and "__file__" in globals():
     main() # not in a notebook

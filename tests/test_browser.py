@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 
 from locloc.data import load_dataset
@@ -22,6 +23,7 @@ from locloc.masks import GrabCutParams
 
 root = Path(__file__).parents[1]
 SIZES = (1440, 900), (1024, 768)
+PHONE = 390, 844
 PATIENCE = 180 # s, for anything that is waited for: a busy machine is slow, not broken
 
 
@@ -118,11 +120,11 @@ def lab(environment, tmp_path_factory):
 
 def pixels(page, panel):
     "What the browser shows of a panel"
-    return cv2.imdecode(np.frombuffer(page.locator(f".locloc-panel-{panel}").screenshot(), np.uint8), 1)
+    return cv2.imdecode(np.frombuffer(page.locator(f".locloc-panel-{panel} .frame").first.screenshot(), np.uint8), 1)
 
 
 def until_there(page):
-    page.wait_for_function("() => document.querySelector('.locloc-panel-grabcut')?.naturalWidth > 100")
+    page.wait_for_function("() => document.querySelector('.locloc-panel-grabcut img')?.naturalWidth > 100")
 
 
 def until_changed(page, panel, before):
@@ -143,6 +145,7 @@ def until_exact(page):
 
 
 def drag(page, handle, by):
+    page.locator(".locloc-deltas").scroll_into_view_if_needed()
     box = page.locator(f".locloc-deltas .noUi-handle-{handle}").bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
@@ -161,7 +164,7 @@ def use_the_tuner(page, folder, second):
     "Drag, look, next, arrow key, save, read back; second: name of the second picture"
     until_there(page)
     mask, marks, was = pixels(page, "grabcut"), pixels(page, "trimap"), number(page, "delta0")
-    drag(page, "lower", 220)
+    drag(page, "lower", 60)
     until("another δ0", lambda: number(page, "delta0") > was)
     until_changed(page, "trimap", marks)
     until_changed(page, "grabcut", mask)
@@ -175,11 +178,61 @@ def use_the_tuner(page, folder, second):
     until_changed(page, "picture", pixels(page, "picture") * 0) # something is shown
     until_changed(page, "grabcut", exact)
     until_exact(page)
+    page.locator(".locloc-more").click()
     page.locator(".locloc-save").click()
     until_says(page, ".locloc-status", "saved params.json")
     kept = GrabCutParams.from_json((folder/"params.json").read_text())
     assert (kept.delta0, kept.delta1) == (number(page, "delta0"), number(page, "delta1"))
     assert kept.delta0 > was and kept.delta1 < before
+    command = page.locator(".locloc-command input")
+    assert command.input_value().endswith("--params params.json")
+    page.locator(".locloc-command button").click()
+    until("the command to be copied", lambda: page.locator(".locloc-command button").inner_text() == "copied")
+    page.locator(".locloc-save").click()
+    until_says(page, ".locloc-save", "press again to overwrite")
+    page.locator(".locloc-more").click()
+    page.locator(".locloc-explain-split").click()
+    page.wait_for_function("() => document.querySelector('.locloc-tuner svg[role=img]')?.clientWidth > 100")
+    page.locator(".locloc-explain-split").click()
+
+
+def stroke(page, panel):
+    "Draw over the upper left corner"
+    box = page.locator(f".locloc-panel-{panel} .frame").first.bounding_box()
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.mouse.down()
+    for step in range(1, 9):
+        page.mouse.move(box["x"] + 5 + box["width"] * step / 24, box["y"] + 5 + step)
+        page.wait_for_timeout(30)
+    page.mouse.up()
+
+
+def correct_and_compare(page, folder):
+    "Brush, undo, pin, zoom: what a hand does beside the sliders"
+    page.locator(".locloc-tuner .locloc-picture-panel").scroll_into_view_if_needed()
+    mask = pixels(page, "grabcut")
+    page.locator(".locloc-brush button").nth(1).click()
+    stroke(page, "trimap")
+    until("a correction that is kept", lambda: list(folder.glob("corrections/**/*.json")))
+    until_changed(page, "grabcut", mask)
+    until_says(page, "", "1 stroke, kept in")
+    until("the command to tell", lambda: "--corrections" in page.locator(".locloc-command input").input_value())
+    page.locator(".locloc-undo").click()
+    until("no correction", lambda: not list(folder.glob("corrections/**/*.json")))
+    page.locator(".locloc-brush button").first.click()
+    page.locator(".locloc-pin").click()
+    page.wait_for_function("() => document.querySelectorAll('.locloc-panel-grabcut').length === 2")
+    page.locator(".locloc-pin").click()
+    page.wait_for_function("() => document.querySelectorAll('.locloc-panel-grabcut').length === 1")
+    whole = pixels(page, "picture")
+    page.locator(".locloc-panel-picture .frame").first.dblclick()
+    box = page.locator(".locloc-panel-picture .frame").first.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 3, box["y"] + box["height"] / 3)
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -400)
+    page.keyboard.up("Control")
+    until_changed(page, "picture", whole)
+    page.locator(".locloc-picture-panel .tools button").last.click()
 
 
 DRAWN = """width => new Promise(done => {
@@ -189,9 +242,9 @@ DRAWN = """width => new Promise(done => {
 })"""
 
 
-def keep(page, name):
+def keep(page, name, sizes=SIZES):
     "Screenshots for whoever asked for them; nothing may stick out of the page"
-    for width, height in SIZES:
+    for width, height in sizes:
         page.set_viewport_size(dict(width=width, height=height))
         page.evaluate(DRAWN, width)
         needed, there = page.evaluate(
@@ -209,6 +262,7 @@ def test_jupyterlab(page, lab):
     page.wait_for_function(f"() => {kernel}?.status === 'idle'")
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
     use_the_tuner(page, folder, load_dataset("scenes", split="test", count=5)[1].id)
+    correct_and_compare(page, folder)
     page.locator(".locloc-tuner").scroll_into_view_if_needed()
     keep(page, "lab-light")
     page.evaluate("() => window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
@@ -216,30 +270,83 @@ def test_jupyterlab(page, lab):
     keep(page, "lab-dark")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_page_of_the_command_line(page, environment, theme, tmp_path):
-    pictures = sorted((root/"data"/"images").rglob("*.jpg"))
-    for k in range(2):
-        shutil.copy(pictures[k], tmp_path/f"{k}.jpg")
-    log, port = tmp_path/"log", free_port()
-    locloc = [sys.executable, "-c", "from locloc.cli import main; main()"]
-    command = [*locloc, "tune", "0.jpg", "1.jpg", "--no-browser", "--port", str(port), "--theme", theme]
-    with log.open("w") as said:
-        process = subprocess.Popen(
-            command, cwd=tmp_path, env=environment | {"PYTHONUNBUFFERED": "1"}, stdout=said, stderr=said)
-    def give_up():
-        assert process.poll() is None, log.read_text()
+class Tune:
+    "A running `locloc tune` of two pictures in a folder"
+    def __init__(self, folder, environment, *options):
+        pictures = sorted((root/"data"/"images").rglob("*.jpg"))
+        for k in range(2):
+            shutil.copy(pictures[k], folder/f"{k}.jpg")
+        self.log = folder/"log"
+        command = [sys.executable, "-c", "from locloc.cli import main; main()", "tune", "0.jpg", "1.jpg",
+                   "--no-browser", "--port", str(free_port()), *options]
+        with self.log.open("w") as said:
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=environment | {"PYTHONUNBUFFERED": "1"}, stdout=said, stderr=said)
+
+    def address(self):
+        def give_up():
+            assert self.process.poll() is None, self.log.read_text()
+        found = until("an address", lambda: re.search(r"http://\S+\n", self.log.read_text()), give_up=give_up)
+        return found[0].strip()
+
+    def kernels(self):
+        below = psutil.Process(self.process.pid).children(recursive=True)
+        return [process for process in below if is_kernel(process)]
+
+    def said(self):
+        "Lines; the address and the folder are of this run"
+        return self.log.read_text().splitlines()
+
+
+def is_kernel(process):
     try:
-        address = until("an address", lambda: re.search(r"http://\S+\n", log.read_text()), give_up=give_up)[0].strip()
-        page.goto(address.split("?")[0])
-        assert "/login" in page.url, "without its token the page is closed"
-        page.goto(address)
-        until_there(page)
-        if theme == "light":
-            use_the_tuner(page, tmp_path, "1.jpg")
-        keep(page, f"page-{theme}")
-        page.close()
-        assert end(process) == 0 and "stopped" in log.read_text(), log.read_text()
-    finally:
-        if process.poll() is None:
-            process.kill()
+        return any("ipykernel" in word for word in process.cmdline())
+    except psutil.Error: # it has just ended
+        return False
+
+
+@pytest.fixture
+def tune(environment, tmp_path):
+    started = []
+    def start(*options):
+        started.append(Tune(tmp_path, environment, *options))
+        return started[-1]
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.process.terminate()
+            one.process.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_page_of_the_command_line(page, tune, theme, tmp_path):
+    running = tune("--theme", theme)
+    address = running.address()
+    page.goto(address.split("?")[0])
+    assert "/login" in page.url, "without its token the page is closed"
+    page.goto(address)
+    until_there(page)
+    if theme == "light":
+        use_the_tuner(page, tmp_path, "1.jpg")
+        correct_and_compare(page, tmp_path)
+    keep(page, f"page-{theme}", (*SIZES, PHONE))
+    assert end(running.process) == 0
+    page.get_by_role("alert").filter(has_text="Disconnected").wait_for()
+    assert running.said() == [
+        address, f"Ctrl-C ends it; settings are saved in {tmp_path}", "", "stopped"], "nothing else"
+
+
+def test_ten_reloads_leave_one_kernel(page, tune):
+    running = tune()
+    page.goto(running.address())
+    until_there(page)
+    (first,) = running.kernels()
+    page.reload()
+    until_there(page)
+    for pause in (0, 100, 300, 700, 1000, 1500, 2000, 3000, 4000): # in whatever state it is left
+        page.reload(wait_until="commit")
+        page.wait_for_timeout(pause)
+    until_there(page)
+    until("one kernel", lambda: len(running.kernels()) == 1)
+    assert running.kernels() != [first] and not page.get_by_role("alert").is_visible()
+    assert len(running.said()) == 2, "nothing is said of it"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from locloc.cli import COMMANDS, main
+from locloc.cli import COMMANDS, _tunnel, main
 
 ROOT = Path(__file__).parents[1]
 CAT = next((ROOT/"data/images/cat").glob("*.jpg"))
@@ -84,6 +84,8 @@ def test_every_command_is_listed():
     ("predict .", "0 pictures, 0 other files passed over"),
     ("predict", "no picture given"),
     ("predict missing.jpg", "missing.jpg"),
+    ("predict photos/*.jpg", "photos/*.jpg: nothing matches this pattern"),
+    ("info .", "so it holds no mask store, run, model or report"),
 ])
 def test_mistakes_are_one_clear_line(line, told, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -146,6 +148,15 @@ def test_tune_params_reach_the_page(tmp_path, monkeypatch):
     assert tuner.setting.ppd == .3
 
 
+@pytest.mark.parametrize("connection, told", [
+    ("", ""), ("1.2.3.4 5555 10.0.0.7 22", "ssh -L 8866:localhost:8866 ada@10.0.0.7"),
+    ("::1 5555 fe80::7 2222", "ssh -L 8866:localhost:8866 -p 2222 ada@fe80::7")])
+def test_over_ssh_tune_says_how_its_page_is_reached(monkeypatch, connection, told):
+    monkeypatch.setenv("SSH_CONNECTION", connection)
+    monkeypatch.setattr("getpass.getuser", lambda: "ada")
+    assert _tunnel(8866).partition(": ")[2] == told
+
+
 def predict(folder, *args):
     main(["predict", *map(str, args), "--out", str(folder)])
 
@@ -174,6 +185,19 @@ def two_pictures(tmp_path):
         path.parent.mkdir(parents=True)
         Image.new("RGB", (60, 40)).save(path)
     return paths
+
+
+def test_predict_takes_a_pattern_in_quotes(tmp_path, two_pictures, capsys):
+    for _ in range(2): # the second time answers lie beside the pictures
+        predict(tmp_path/"pictures", tmp_path/"pictures/*/?.png", tmp_path/"pict*", "--method", "centred")
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.partition(":")[0] for line in lines] == list(map(str, two_pictures)), "each picture once"
+
+
+def test_a_name_like_a_pattern_is_a_name(tmp_path, capsys):
+    Image.new("RGB", (60, 40)).save(tmp_path/"a[1].png")
+    predict(tmp_path, tmp_path/"a[1].png", "--method", "centred")
+    assert (tmp_path/"a[1]_locloc.png").exists()
 
 
 @pytest.fixture
@@ -381,6 +405,27 @@ def test_info_names_the_attention_of_a_store(in_chain, capsys):
 def test_info_describes_a_report(report, capsys):
     main(["info", str(report)])
     assert "report.json" in capsys.readouterr().out
+
+
+def test_info_lists_what_is_in_a_folder(in_chain, report, capsys):
+    Path("cut").mkdir(exist_ok=True)
+    Path("cut/config.json").write_text("{}")
+    lines = [json.dumps({"step": step, "epoch": 0, "lr": .1, "loss": 1 / step}) for step in (3, 4)]
+    Path("cut/metrics.jsonl").write_text("\n".join([*lines, '{"step": 5, "lo']))
+    Path("new").mkdir(exist_ok=True)
+    Path("new/config.json").write_text("{}")
+    main(["info", "."])
+    said = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert said["store"] == "mask store" and said["report"] == "report"
+    assert re.fullmatch(r"run, finished at step 2, \w+ [\d.e-]+(, \w+ [\d.e-]+)*", said["geg"])
+    assert said["cut"] == "run, unfinished at step 4, loss 0.25" and said["new"] == "run, unfinished at step 0"
+
+
+def test_the_report_has_figures_for_print(in_chain, tmp_path, capsys):
+    main(["evaluate", "--data", "scenes", "--count", "2", "--method", "centred", "--figures", "svg",
+          "--out", str(tmp_path)])
+    assert "figures (png, svg)" in capsys.readouterr().out
+    assert {file.suffix for file in tmp_path.glob("figure.*")} == {".png", ".svg"}
 
 
 def test_data_check_lists_and_fails(tmp_path, capsys):

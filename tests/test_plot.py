@@ -2,12 +2,24 @@
 import matplotlib
 
 matplotlib.use("agg")
+import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL import Image
 
 from locloc.localization import Localization
-from locloc.plot import FigureRow, fig4, plain_text, show_attention, show_boxes, show_mask, show_picture, show_trimap
+from locloc.plot import (
+    FigureRow,
+    clip_name,
+    fig4,
+    plain_text,
+    show_attention,
+    show_boxes,
+    show_mask,
+    show_picture,
+    show_trimap,
+)
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 MAP = np.linspace(0, 1, 6, dtype=np.float32).reshape(2, 3)
@@ -65,6 +77,39 @@ def test_a_plain_text_is_drawn_as_it_is(ax, name):
     parser.parse(f"$F^{{att}}$ of {plain_text(name)}") # a name beside mathematics
 
 
+@pytest.mark.parametrize("name, shown", [
+    ("tern", "tern"), ("0123456789", "0123456789"), ("0123456789x", "01234…789x"), ("0123456789" * 9, "01234…6789")])
+def test_a_long_name_keeps_both_ends(name, shown):
+    assert clip_name(name, 10) == shown
+
+
+def test_a_mask_has_no_stairs_in_a_larger_picture(ax):
+    size, white = 896, np.full((896, 896, 3), 255, np.uint8)
+    def disc(side):
+        y, x = np.mgrid[:side, :side] + .5
+        return np.hypot(x - side / 2, y - side / 2) < side / 3
+    stairs = cv2.resize(disc(224).astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST) > 0
+    shown = show_mask(stairs, white, ax=ax).images[-1].get_array()[..., 0] > (1 + .35) / 2 * 255
+    wrong, wrong_before = (shown != disc(size)).sum(), (stairs != disc(size)).sum()
+    assert wrong < wrong_before / 2
+
+
+@pytest.mark.parametrize("answer, images", [
+    (Localization([[1, 2, 30, 20]], label="tern", score=.9), 1), (Localization(mask=MASK), 2),
+    (Localization(score_map=MAP), 3)])
+def test_an_answer_shows_itself_over_its_picture(answer, images, tmp_path):
+    Image.fromarray(PICTURE).save(tmp_path/"a.png")
+    before = plt.get_fignums()
+    figure = answer.show(tmp_path/"a.png")
+    assert figure.axes[0].get_title() == answer.words and sum(len(ax.images) for ax in figure.axes) == images
+    figure.savefig(tmp_path/"figure.png")
+    assert plt.get_fignums() == before
+
+
+def test_an_answer_is_shown_in_words():
+    assert repr(Localization([[1, 2, 30, 20]], MASK, MAP)) == "Localization(box 1 2 30 20; score map 2×3; mask 40×60)"
+
+
 def test_mathematics_can_be_a_title(ax):
     title = show_picture(PICTURE, "$F^{att}$", ax).title
     assert title._preprocess_math(title.get_text())[1]
@@ -114,6 +159,15 @@ def test_fig4_draws_names_as_they_are(tmp_path):
     titles, (axes,) = columns(fig4([row]))
     assert titles[1:] == [r"\$^", r"\$1 or \$2"] and axes[0].get_xlabel() == r"\$a^\$/\$.jpg"
     axes[0].figure.savefig(tmp_path/"figure.png")
+
+
+def test_fig4_has_no_name_that_is_cut(tmp_path):
+    long = "Black_footed_Albatross_" * 20
+    figure = fig4([FigureRow(PICTURE, {long: Localization([[1, 2, 30, 20]])}, title=f"{long}\n{long}")])
+    figure.draw_without_rendering()
+    for text in (figure.axes[0].xaxis.label, figure.axes[1].title):
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 and "…" in text.get_text()
 
 
 def test_fig4_is_not_pyplots(tmp_path):

@@ -157,7 +157,8 @@ def test_an_address_names_no_template(page):
 
 @pytest.mark.parametrize("path", [
     "/", "/?token=wrong", "/locloc.ipynb", "/voila.json", "/voila/render/locloc.ipynb", "/voila/tree",
-    "/voila/api/contents/voila.json", "/api/kernels", "/api/kernels/KERNEL", "/api/sessions", "/api/terminals"])
+    "/voila/api/contents/settings/voila.json", "/api/kernels",
+    "/api/kernels/KERNEL", "/api/sessions", "/api/terminals"])
 def test_without_its_token_the_page_is_closed(page, path):
     answer = page.ask(path.replace("KERNEL", page.kernel))
     assert answer.status in (302, 403, 404)
@@ -212,7 +213,7 @@ def test_code_that_is_sent_to_the_kernel_is_not_run(page):
 @pytest.mark.parametrize("up", ["../", "%2e%2e/", "..%2f", ".%2e%2f", "..\\", "..%5c", "/"])
 def test_no_file_is_served(page, place, up):
     (folder,) = (page.home/"tmp").glob("locloc-tune-*")
-    for file in (page.home/"secret.png", folder/"voila.json"):
+    for file in (page.home/"secret.png", folder/"settings"/"voila.json"):
         inside = str(file).lstrip("/")
         for path in (f"{place}{up * 20}{inside}", f"{place}{file.name}", f"{place}x/{up}{file.name}"):
             answer = page.ask(path, Cookie=page.cookie)
@@ -231,7 +232,7 @@ def test_its_token_is_in_no_list_of_processes(page):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows keeps the temporary folder of each user apart")
 def test_its_files_are_its_owners_alone(page):
-    folders = [folder for folder in (page.home/"tmp").iterdir() if re.match("locloc-tune-|voila_", folder.name)]
+    folders = [*(page.home/"tmp").glob("locloc-tune-*"), *(page.home/"tmp").rglob("voila_*")]
     assert len(folders) == 2 and all(folder.stat().st_mode & 0o77 == 0 for folder in folders)
 
 
@@ -279,7 +280,7 @@ def test_a_name_is_text_on_the_page(tmp_path, monkeypatch, name):
     for file in tmp_path.iterdir():
         file.rename(f"{file}.png")
     tuner = tuning_page(tmp_path).children[0]
-    shown = [words.value for words in tuner.panels.words.values()]
+    shown = [view["words"] for column in tuner.panels.columns for view in column["views"]]
     tuner.go(1)
     shown.append(tuner.status.value)
     assert any("alert" in one for one in shown[:-1]) and "alert" in shown[-1]

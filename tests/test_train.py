@@ -20,7 +20,8 @@ from locloc.backbone import load_backbone
 from locloc.cli import Masks
 from locloc.cli import main as command_line
 from locloc.data import load_dataset
-from locloc.stores import make_masks
+from locloc.localizers import load_localizer
+from locloc.stores import Corrections, make_masks
 from locloc.train import GEGConfig, LFDMConfig, train
 
 COUNT = 24
@@ -211,13 +212,28 @@ def test_damaged_pictures_are_left_out_until_they_are_mended(pictures, capsys):
     command_line(training)
     told = "m: damaged pictures without a mask are left out: 1, the first is train/cat/4.png\n"
     assert told in capsys.readouterr().err
-    assert json.loads((pictures/"run/config.json").read_text())["left_out"] == ["train/cat/4.png"]
+    noted = json.loads((pictures/"run/config.json").read_text())
+    assert noted["left_out"] == ["train/cat/4.png"] and "corrected_masks" not in noted
+    assert "learned from" not in load_localizer("run").fingerprint
     damaged.write_bytes(content)
     command_line("masks --data data --size 64 --workers 0 --out m".split())
     assert "m: 8 masks; next" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         command_line(training)
     assert "left_out is ['train/cat/4.png'] there and None here" in capsys.readouterr().err
+
+
+def test_masks_corrected_by_hand_are_named_in_run_model_and_report(pictures, capsys):
+    Corrections("drawn").write("train/cat/4.png", [dict(kind="foreground", size=.3, points=[[.5, .5]])])
+    command_line("masks --data data --size 64 --workers 0 --out m --corrections drawn".split())
+    command_line(["train", "geg", *SMALL, "--data", "data", "--masks", "m", "--out", "run"])
+    assert "m: masks that were corrected by hand: 1" in capsys.readouterr().err
+    assert json.loads((pictures/"run/config.json").read_text())["corrected_masks"] == 1
+    told = "masks of which 1 were corrected by hand"
+    for folder in ("run", "run/model"):
+        assert load_localizer(folder).fingerprint["learned from"] == told
+    command_line("evaluate --data data --split train --method run --workers 1 --out report".split())
+    assert f"learned from {told}" in (pictures/"report/report.md").read_text()
 
 
 def test_no_option_of_ours_is_one_of_torchruns():
