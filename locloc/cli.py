@@ -203,6 +203,16 @@ from locloc.masks import GrabCutParams; from locloc.workbench import Chosen, Sav
 from locloc.widgets import tuning_page
 tuning_page({pictures!r}, params={saved!r}, **{options!r})"""
 
+_BROWSING = """import os; os.chdir({folder!r})
+from locloc.widgets import browsing_page
+browsing_page({things!r}, {data!r}, {split!r})"""
+
+def _check_page(options):
+    if not 1 <= options.port <= 65535:
+        raise ValueError(f"--port must be from 1 to 65535, got {options.port}")
+    if not importlib.util.find_spec("voila"):
+        raise ValueError("a page needs voila: pip install voila; or use locloc.widgets in a notebook")
+
 @dataclass(frozen=True)
 class Tune(Settings):
     "Drag δ0 and δ1 and see the masks: the tuner as a page on localhost. Ctrl-C ends it."
@@ -216,15 +226,12 @@ class Tune(Settings):
 
     def validate(self):
         check_min(self, size=1)
-        if not 1 <= self.port <= 65535:
-            raise ValueError(f"--port must be from 1 to 65535, got {self.port}")
+        _check_page(self)
         self.source.validate()
 
     def run(self):
         if not self.pictures:
             raise ValueError("no picture given: locloc tune PICTURE [PICTURE ...], a folder, or scenes")
-        if not importlib.util.find_spec("voila"):
-            raise ValueError("locloc tune needs voila: pip install voila; or use ThresholdTuner in a notebook")
         from locloc.workbench import as_dataset
         pictures = self.pictures[0] if len(self.pictures) == 1 else self.pictures
         if not len(as_dataset(pictures, self.split)):
@@ -233,6 +240,48 @@ class Tune(Settings):
         saved.load_source()
         options = dict(backbone=saved.setting.source, weights=saved.weights, size=saved.size, split=self.split)
         _serve(_PAGE.format(folder=os.getcwd(), pictures=pictures, saved=saved, options=options), self)
+
+@dataclass(frozen=True)
+class _Browse(Settings):
+    "Look through stored masks, or through what methods say side by side: a page on localhost. Ctrl-C ends it."
+    # a mask store, or methods: names as for `locloc evaluate --method`, folders of runs, a folder with runs in it
+    things:tyro.conf.Positional[tuple[str, ...]]
+    data:str|None=None         # the pictures, as for `locloc evaluate`; None: those that the first run learned from
+    split:str|None=None        # which of them; None: the store's, or test where there is one
+    port:int=8866              # of the page; the next free one where it is taken
+    theme:Literal["light", "dark"]="light" # of the page
+    browser:bool=True          # open the page; --no-browser: only print its address
+
+    def validate(self):
+        _check_page(self)
+
+    def run(self):
+        if not self.things:
+            raise ValueError("nothing given: locloc browse masks/mine --data DATA, or runs/lfdm")
+        from locloc.localizers import load_localizer
+        from locloc.workbench import as_dataset
+        things = [inside for thing in self.things for inside in _runs_in(thing)]
+        is_store = (Path(things[0])/"manifest.json").is_file()
+        if is_store and len(things) > 1:
+            raise ValueError("one mask store at a time, or methods only")
+        data = self.data or _data_of(things[0])
+        if not len(as_dataset(data, self.split)):
+            raise ValueError(f"{data}: no pictures there")
+        for thing in () if is_store else things:
+            load_localizer(thing)
+        _serve(_BROWSING.format(folder=os.getcwd(), things=things, data=data, split=self.split), self)
+
+def _runs_in(thing):
+    "A folder that holds finished runs stands for them"
+    inside = sorted(path.parent for path in Path(thing).glob("*/model")) if Path(thing).is_dir() else []
+    return [str(run) for run in inside] or [thing]
+
+def _data_of(run):
+    settings = Path(run)/"config.json"
+    data = read_json(settings).get("data") if settings.is_file() else None
+    if not data:
+        raise ValueError(f"{run} does not say which pictures: give --data DATA")
+    return data
 
 # %% ../nbs/44_cli.ipynb #cli-013
 def _free_port(port):
@@ -703,8 +752,8 @@ def _whole_lines(file):
 
 # %% ../nbs/44_cli.ipynb #cli-031
 COMMANDS = {
-    "demo": Demo, "tune": Tune, "masks": Masks, "train": Train, "evaluate": Evaluate, "compare": _Compare,
-    "table5": _Table5, "fig5": _Fig5, "predict": Predict, "data": Data, "info": Info}
+    "demo": Demo, "tune": Tune, "browse": _Browse, "masks": Masks, "train": Train, "evaluate": Evaluate,
+    "compare": _Compare, "table5": _Table5, "fig5": _Fig5, "predict": Predict, "data": Data, "info": Info}
 _ABOUT = ("Weakly supervised object localization: from image-level labels, what a picture shows and where. "
           "Start with `locloc demo`.")
 

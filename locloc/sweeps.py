@@ -200,6 +200,14 @@ class SweepTable:
     def truth(self): # the first of TRUTHS that is known, None: neither
         return next((measure for measure in TRUTHS if self.known(measure)), None)
 
+    def to_csv(self): # text: a line for each setting, the means over the pictures
+        lines = [["delta0", "delta1", *self.measures()]]
+        means = [self.mean(measure) for measure in self.measures()]
+        for row, column in self.grid.cells:
+            thresholds = self.grid.delta0[row], self.grid.delta1[column]
+            lines.append([*thresholds, *(f"{mean[row, column]:.6g}" for mean in means)])
+        return "".join(",".join(map(str, line)) + "\n" for line in lines)
+
     def best(self, measure): # the cell of the largest mean
         row, column = np.unravel_index(np.nanargmax(self.mean(measure)), self.grid.shape)
         return int(row), int(column)

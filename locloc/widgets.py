@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Settler', 'Status', 'Picker', 'SettingControls', 'CorrectionBrush', 'History', 'ThresholdTuner', 'Runner',
            'worth_words', 'sweep_figure', 'heat_map', 'SweepPanel', 'Gallery', 'MaskBrowser', 'PredictionBrowser',
-           'tuning_page']
+           'tuning_page', 'browsing_page']
 
 # %% ../nbs/43_widgets.ipynb #widgets-003
 import asyncio
@@ -29,13 +29,14 @@ from matplotlib.figure import Figure
 from . import workbench
 from .backbone import ALIASES
 from .data import Dataset, PictureError
+from .localizers import load_localizer
 from .masks import preset_names, source_preset
 from .metrics import ERROR_TYPES
 from .panel import PicturePanel
 from .plot import show_sweep
-from .stores import Corrections
+from .stores import Corrections, MaskStore
 from .sweeps import CRITERIA, Grid, SweepTable, criteria_worth, sweep
-from .workbench import Chosen, SavedSetting, Setting, SourceChoice, Workbench
+from .workbench import Chosen, SavedSetting, Setting, SourceChoice, Workbench, as_dataset
 
 # %% ../nbs/43_widgets.ipynb #widgets-005
 def _running_loop():
@@ -245,15 +246,23 @@ class Picker(widgets.HBox):
         self.next = _button("next ▶", "the picture after", "next", disabled=alone)
         self.slider = _described(
             widgets.IntSlider, "picture", dict(flex="1 1 200px", min_width="180px"), "slider", disabled=alone,
-            value=1, min=1, max=max(count, 1), tooltip="arrow keys: one picture", continuous_update=False)
+            value=1, min=1, max=max(count, 1), tooltip="arrow keys: one picture", continuous_update=False,
+            readout=False)
+        self.where = widgets.Label()
         self.jump = _named(widgets.Combobox(
             options=self._names_to_offer(), placeholder="name or number", tooltip="type a name or a number",
             continuous_update=False, disabled=not count, layout=dict(flex="1 1 180px")), "jump")
-        super().__init__([self.previous, self.next, self.slider, self.jump], layout=_ROW)
+        super().__init__([self.previous, self.next, self.slider, self.where, self.jump], layout=_ROW)
+        self._say_where()
         self.previous.on_click(lambda _: self.go(self.index - 1))
         self.next.on_click(lambda _: self.go(self.index + 1))
         self.slider.observe(lambda change: self.go(change.new - 1), "value")
         self.jump.observe(self._jump, "value")
+        self.observe(lambda _: self._say_where(), "index")
+
+    def _say_where(self):
+        count = len(self.dataset)
+        self.where.value = f"{self.index + 1} of {count}" if count else "no pictures"
 
     def go(self, i):
         "Move to a position, or to the nearest there is"
@@ -1071,31 +1080,56 @@ class SweepPanel(widgets.VBox):
         self.status.say(f"δ0 {params.delta0:g} and δ1 {params.delta1:g} are set in the tuner, chosen by {chosen.by}")
 
 # %% ../nbs/43_widgets.ipynb #widgets-047
+class _Thumbnail(anywidget.AnyWidget):
+    "A picture that can be pressed"
+    value = traitlets.Bytes().tag(sync=True) # JPEG
+    title = traitlets.Unicode().tag(sync=True)
+    _esm = """
+    function render({ model, el }) {
+        const button = document.createElement("button"), image = document.createElement("img")
+        button.style.cssText = "padding:0; border:0; background:none; cursor:pointer; width:100%; text-align:left"
+        image.style.cssText = "height:150px; max-width:100%; object-fit:contain; object-position:left; display:block"
+        button.append(image)
+        button.onclick = () => model.send({ pressed: true })
+        const show = () => {
+            URL.revokeObjectURL(image.src)
+            image.src = URL.createObjectURL(new Blob([model.get("value")], { type: "image/jpeg" }))
+            button.title = image.alt = model.get("title")
+        }
+        model.on("change:value", show)
+        model.on("change:title", show)
+        show()
+        el.append(button)
+        return () => URL.revokeObjectURL(image.src)
+    }
+    export default { render }
+    """
+
 class _Tile(widgets.VBox):
-    "A row's thumbnail, a button with its name, and its words; pressing the button calls `click(row)`"
+    "A row's thumbnail, a button with its name, and its words; pressing either calls `click(row)`"
     def __init__(self, click):
         self.row = None
-        fit = dict(height="150px", object_fit="contain", object_position="left")
-        self.picture, self.words = widgets.Image(format="jpeg", layout=fit), widgets.HTML()
+        self.picture, self.words = _Thumbnail(), widgets.HTML()
         self.button = widgets.Button(layout=dict(width="98%"))
         self.button.on_click(lambda _: click(self.row))
+        self.picture.on_msg(lambda *_: click(self.row))
         super().__init__([self.picture, self.button, self.words], layout=dict(display="none"))
 
     def show(self, row): # None: the tile is hidden
         self.row, self.layout.display = row, "none" if row is None else None
         if row is None:
             return
-        self.picture.value = row.thumbnail
+        self.picture.value, self.picture.title = row.thumbnail, f"open {row.id}"
         self.button.description, self.button.tooltip = row.id.rsplit("/", 1)[-1], f"open {row.id}"
         self.words.value = f'<div style="line-height:1.25; font-size:90%">{escape(row.words)}</div>'
 
 class Gallery(widgets.VBox):
     "Pages of thumbnails with a button and words below each; pressing one calls `click(row)`"
-    def __init__(self, click, per_page=12):
+    def __init__(self, click, per_page=12, wide=1): # wide: pictures a thumbnail has side by side
         self.click, self.rows, self.page = click, [], 0
         self.cells = [_Tile(self.click) for _ in range(per_page)]
         self.previous, self.next, self.where = _button("◀ page"), _button("page ▶"), widgets.Label()
-        columns = "repeat(auto-fill, minmax(165px, 1fr))"
+        columns = f"repeat(auto-fill, minmax(min({165*wide}px, 100%), 1fr))"
         grid = widgets.GridBox(self.cells, layout=dict(grid_template_columns=columns, grid_gap="8px", width="100%"))
         super().__init__([_row(self.previous, self.next, self.where), grid], layout=dict(width="100%"))
         self.previous.on_click(lambda _: self.turn(-1))
@@ -1118,15 +1152,16 @@ class Gallery(widgets.VBox):
 
 # %% ../nbs/43_widgets.ipynb #widgets-049
 class _Browser(widgets.VBox):
-    "Rows of a data set in a gallery; a subclass says what a row is, which are shown, and what pressing one does"
-    def __init__(self, job, count, choosers, nothing, below=()): # nothing: said where there are no rows
+    "Rows of a data set in a gallery; a subclass says what a row is and which are shown; pressing one opens the tuner"
+    def __init__(self, job, count, choosers, nothing, wide=1): # nothing: said where there are no rows
         self.count, self.nothing = count, nothing
         self.rows, self.failed = [], []
-        self.status, self.gallery = Status(), Gallery(self.choose)
+        self.status, self.gallery = Status(), Gallery(self.choose, wide=wide)
+        self.below = widgets.VBox()
         self.runner = Runner(job, self._start, self._add, self.refresh, self.status)
         for chooser in choosers:
             chooser.observe(lambda _: self.refresh(), "value")
-        super().__init__([self.runner, _row(*choosers), self.status, self.gallery, *below], layout=_PAGE)
+        super().__init__([self.runner, _row(*choosers), self.status, self.gallery, self.below], layout=_PAGE)
         self.runner.run()
 
     def make_row(self, i): # i: position of a picture; None: there is nothing to show of it
@@ -1135,8 +1170,11 @@ class _Browser(widgets.VBox):
     def arrange(self, rows): # those to show, in order
         raise NotImplementedError
 
-    def choose(self, row): # it was pressed
-        raise NotImplementedError
+    def choose(self, row): # the tuner on its picture
+        if self.tuner is None:
+            self.tuner = ThresholdTuner(self.bench)
+            self.below.children = [self.tuner]
+        self.tuner.go(row.index)
 
     def refresh(self):
         "Filter and sort again"
@@ -1179,20 +1217,21 @@ _ORDERS = { # words -> sort key
 class MaskBrowser(_Browser):
     "A mask store as a grid, the most suspect masks first; pressing one opens the tuner on its picture"
     def __init__(self,
-        store,   # MaskStore
+        store,   # MaskStore, or its folder
         pictures,# its data set, or whatever `as_dataset` takes
         backbone="lowlevel", # attention source or its name, for PPD's masks and the tuner
         tuner=None, # ThresholdTuner to open pictures in; None: one of its own, below
         **options # as for `load_attention`
     ):
-        self.store, self.tuner = store, tuner
+        self.store, self.tuner = store if isinstance(store, MaskStore) else MaskStore(store), tuner
+        store = self.store
         if tuner is None and not isinstance(pictures, Dataset):
             options.setdefault("split", store.manifest.get("split"))
         self.bench = tuner.bench if tuner else Workbench(pictures, backbone, **options)
         self.setting = tuner.setting if tuner else workbench.first_setting(self.bench)
-        self.order, self.below = _chooser("sort by", "320px", list(_ORDERS)), widgets.VBox()
+        self.order = _chooser("sort by", "320px", list(_ORDERS))
         nothing = f"{store.folder} has no mask of these pictures"
-        super().__init__("read masks", len(self.bench), [self.order], nothing, [self.below])
+        super().__init__("read masks", len(self.bench), [self.order], nothing)
 
     def make_row(self, i):
         if self.bench.dataset[i].id not in self.store:
@@ -1202,32 +1241,46 @@ class MaskBrowser(_Browser):
     def arrange(self, rows):
         return sorted(rows, key=_ORDERS[self.order.value])
 
-    def choose(self, row): # the tuner on its picture
-        if self.tuner is None:
-            self.tuner = ThresholdTuner(self.bench)
-        if not self.below.children:
-            self.below.children = [self.tuner]
-        self.tuner.go(row.index)
-
 # %% ../nbs/43_widgets.ipynb #widgets-052
+_COMPARED = { # words -> sort key of ComparedRows
+    "as they come": lambda row: row.index,
+    "disagreement of the methods, largest first": lambda row: -row.disagreement,
+    "IoU, lowest first": lambda row: (np.isnan(row.predictions[0].iou), row.predictions[0].iou),
+    "IoU, highest first": lambda row: (np.isnan(row.predictions[0].iou), -row.predictions[0].iou),
+}
+
+def _unseen(pictures, split): # -> Dataset on which methods are looked at
+    if split is None and not isinstance(pictures, Dataset):
+        try:
+            return as_dataset(pictures, "test")
+        except ValueError: # it has no such split
+            pass
+    return as_dataset(pictures, split)
+
 class PredictionBrowser(_Browser):
-    "A model's classes, maps and boxes on a data set, filtered by what is right and what is wrong"
+    "What methods say of a data set, side by side, filtered by what is right and what is wrong of the first"
     def __init__(self,
-        model,   # any Localizer
-        dataset, # Dataset
-        tuner=None, # ThresholdTuner to open pictures in; None: pressing one only names it
+        models, # Localizer, or what `load_localizer` takes, such as a run's folder; or a list of them
+        pictures, # data set, or whatever `as_dataset` takes
+        tuner=None, # ThresholdTuner to open pictures in; None: one of its own, below
+        split=None, # as for `as_dataset`; None: test where there is one
     ):
-        self.model, self.dataset, self.tuner = model, dataset, tuner
+        models = models if isinstance(models, (list, tuple)) else [models]
+        self.models = [load_localizer(one) if isinstance(one, (str, os.PathLike)) else one for one in models]
+        self.bench, self.tuner = tuner.bench if tuner else Workbench(_unseen(pictures, split)), tuner
         self.kind = _chooser("class", "150px", ["all", "right", "wrong"])
         self.box = _chooser("box", "150px", ["all", "right", "wrong"])
         self.error = _chooser("error", "190px", ["all", *ERROR_TYPES])
-        super().__init__("predict", len(dataset), [self.kind, self.box, self.error], "no pictures to predict on")
+        self.order = _chooser("sort by", "320px", list(_COMPARED))
+        choosers = [self.kind, self.box, self.error, self.order]
+        super().__init__("predict", len(self.bench), choosers, "no pictures to predict on", wide=len(models))
 
     def make_row(self, i):
-        return workbench.prediction_row(self.model, self.dataset, i)
+        rows = tuple(workbench.prediction_row(one, self.bench.dataset, i) for one in self.models)
+        return workbench.ComparedRow(tuple(one.name for one in self.models), rows)
 
     def arrange(self, rows):
-        return [row for row in rows if self._is_wanted(row)]
+        return sorted((row for row in rows if self._is_wanted(row.predictions[0])), key=_COMPARED[self.order.value])
 
     def _is_wanted(self, row):
         def fits(wanted, right): # right: None where it is not known
@@ -1239,12 +1292,11 @@ class PredictionBrowser(_Browser):
     def refresh(self):
         super().refresh()
         if self.rows and not self.failed:
-            counts = {error: sum(row.error == error for row in self.rows) for error in ERROR_TYPES}
+            counts = {error: sum(row.predictions[0].error == error for row in self.rows) for error in ERROR_TYPES}
             self.status.say(", ".join(f"{error} {count}" for error, count in counts.items() if count))
 
-    def choose(self, row): # the tuner on its picture
-        if self.tuner:
-            self.tuner.go(row.index)
+    def choose(self, row):
+        super().choose(row)
         self.status.say(f"{row.id}: {row.words}")
 
 # %% ../nbs/43_widgets.ipynb #widgets-056
@@ -1256,3 +1308,14 @@ def tuning_page(
     tuner = ThresholdTuner(pictures, **options)
     tuner.folder = Path.cwd()
     return widgets.Tab([tuner, SweepPanel(tuner)], titles=["Tuner", "Sweep"])
+
+def browsing_page(
+    things, # one mask store's folder, or what `load_localizer` takes, one or more
+    pictures, # as for `as_dataset`
+    split=None, # as for `as_dataset`; None: the store's, or test
+)->widgets.VBox:
+    "The page of `locloc browse`: stored masks, or what methods say"
+    if (Path(things[0])/"manifest.json").is_file():
+        options = {} if split is None else dict(split=split)
+        return MaskBrowser(things[0], pictures, **options)
+    return PredictionBrowser(list(things), pictures, split=split)

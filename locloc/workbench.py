@@ -7,7 +7,8 @@ __all__ = ['FAST_SIDE', 'PANELS', 'as_dataset', 'View', 'view_of', 'make_view', 
            'read_setting', 'Kept', 'attention_rows', 'attention_of', 'Cut', 'make_cut', 'Judgement', 'judge_mask',
            'explain', 'paint_attention', 'paint_trimap', 'paint_mask', 'paint_difference', 'paint_box', 'shown', 'jpeg',
            'Panel', 'frame', 'column', 'Sources', 'SourceChoice', 'source_choice', 'Workbench', 'first_setting',
-           'chosen_source', 'to_save', 'masks_command', 'MaskRow', 'mask_row', 'PredictionRow', 'prediction_row']
+           'chosen_source', 'to_save', 'masks_command', 'MaskRow', 'mask_row', 'PredictionRow', 'prediction_row',
+           'ComparedRow']
 
 # %% ../nbs/41_workbench.ipynb #workbench-003
 import json
@@ -812,6 +813,7 @@ class PredictionRow:
     label: str # true class
     class_right: bool | None # None: it names no class, or can't know this one
     found: bool # False: it found nothing
+    box: np.ndarray # (4,) x0 y0 x1 y1, px of the picture; nothing found: zeros
     iou: float # of its best box, 0 where it found nothing; nan: no true box
     error: str # one of ERROR_TYPES, "" where nothing is known
     thumbnail: bytes # JPEG, map or mask and boxes over the picture
@@ -840,13 +842,40 @@ def prediction_row(
     picture, label = sample.picture, dataset.classes[sample.label]
     (answer,) = localizer([picture])
     right, found = _class_right(localizer, answer, label), answer.box is not None
-    iou, error = np.nan, ""
+    iou, error, box = np.nan, "", answer.box if found else np.zeros(4)
     if sample.boxes is not None and len(sample.boxes):
-        box = answer.box if found else np.zeros(4)
         iou = float(box_iou(box, sample.boxes).max())
         error = error_type(box, sample.boxes, right is not False)
     thumbnail = jpeg(_paint_answer(answer, sample, picture, side))
-    return PredictionRow(i, sample.id, _said(answer), label, right, found, iou, error, thumbnail)
+    return PredictionRow(i, sample.id, _said(answer), label, right, found, box, iou, error, thumbnail)
+
+@dataclass(frozen=True, eq=False)
+class ComparedRow:
+    "What several methods say of one picture"
+    names: tuple # of the methods
+    predictions: tuple # a PredictionRow each
+
+    @property
+    def index(self): return self.predictions[0].index
+
+    @property
+    def id(self): return self.predictions[0].id
+
+    @property
+    def words(self):
+        if len(self.names) == 1:
+            return self.predictions[0].words
+        return "; ".join(f"{name}: {one.words}" for name, one in zip(self.names, self.predictions, strict=True))
+
+    @property
+    def disagreement(self): # 1 - IoU of the two boxes that are furthest apart
+        boxes = np.stack([one.box for one in self.predictions])
+        return 1 - float(box_iou(boxes, boxes).min())
+
+    @property
+    def thumbnail(self): # JPEG, all of them side by side
+        shown = [cv2.imdecode(np.frombuffer(one.thumbnail, np.uint8), 1)[..., ::-1] for one in self.predictions]
+        return jpeg(np.hstack(shown))
 
 def _class_right(localizer, answer, label):
     "Is the class of an answer the true one? None: it names none, or can't know the true one"

@@ -173,7 +173,7 @@ def use_the_tuner(page, folder, second):
     page.locator(".locloc-deltas .noUi-handle-upper").press("ArrowLeft")
     until("a smaller δ1", lambda: number(page, "delta1") < before)
     page.locator(".locloc-next").click()
-    until_says(page, ".locloc-slider .widget-readout", "2")
+    until_says(page, "", "2 of ")
     until_says(page, "", second)
     until_changed(page, "picture", pixels(page, "picture") * 0) # something is shown
     until_changed(page, "grabcut", exact)

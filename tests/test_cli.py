@@ -452,3 +452,31 @@ def test_a_note_is_one_line(tmp_path, capsys):
     said = capsys.readouterr().err
     notes = [line for line in said.splitlines() if line.startswith("locloc: ")]
     assert len(notes) == 1 and "notes.txt" in notes[0] and "Warning" not in said
+
+
+@pytest.mark.parametrize("args, said", [
+    ("browse", "nothing given"), ("browse centred", "give --data"), ("browse centred --data none", "none"),
+    ("browse nobody --data scenes", "nobody"), ("browse centred --data scenes --split other", "other"),
+    ("browse centred --data scenes --port 0", "--port must be"),
+])
+def test_browse_refuses_what_it_cannot_show(args, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(args.split())
+    captured = capsys.readouterr()
+    assert ended.value.code and said in captured.err + captured.out and "Traceback" not in captured.err
+
+
+def test_browse_makes_a_page_of_runs_and_of_masks(tmp_path, monkeypatch):
+    pages = []
+    monkeypatch.setattr("locloc.cli._serve", lambda code, options: pages.append(code))
+    for run in ("b", "a"):
+        (tmp_path/"runs"/run/"model").mkdir(parents=True)
+        (tmp_path/"runs"/run/"config.json").write_text('{"data": "scenes"}')
+    monkeypatch.setattr("locloc.localizers.load_localizer", lambda name: name)
+    main(["browse", str(tmp_path/"runs")])
+    (tmp_path/"store").mkdir()
+    (tmp_path/"store"/"manifest.json").write_text("{}")
+    main(["browse", str(tmp_path/"store"), "--data", "scenes"])
+    runs = [str(tmp_path/"runs"/run) for run in "ab"]
+    assert f"browsing_page({runs!r}, 'scenes', None)" in pages[0]
+    assert f"browsing_page({[str(tmp_path/'store')]!r}, 'scenes', None)" in pages[1]

@@ -14,7 +14,7 @@ from locloc.localization import Localization
 from locloc.masks import GrabCutParams, preset, preset_names
 from locloc.stores import make_masks
 from locloc.sweeps import kept_sweeps
-from locloc.widgets import MaskBrowser, PredictionBrowser, SweepPanel, ThresholdTuner, tuning_page
+from locloc.widgets import MaskBrowser, PredictionBrowser, SweepPanel, ThresholdTuner, browsing_page, tuning_page
 from locloc.workbench import PANELS, as_dataset, explain
 
 SCENES = load_dataset("scenes", split="test", count=6)
@@ -491,7 +491,7 @@ def predictions(tuner):
 def test_predictions_are_compared_with_the_truth(predictions):
     rows = predictions.gallery.rows
     assert len(rows) == 6
-    assert [row.class_right for row in rows] == [i % 8 == 0 for i in range(6)]
+    assert [row.predictions[0].class_right for row in rows] == [i % 8 == 0 for i in range(6)]
 
 
 @pytest.mark.parametrize("chooser, value, keep", [
@@ -504,7 +504,7 @@ def test_predictions_are_compared_with_the_truth(predictions):
 def test_predictions_are_filtered(predictions, chooser, value, keep):
     rows = predictions.gallery.rows
     getattr(predictions, chooser).value = value
-    assert predictions.gallery.rows == [row for row in rows if keep(row)]
+    assert predictions.gallery.rows == [row for row in rows if keep(row.predictions[0])]
     getattr(predictions, chooser).value = "all"
     assert predictions.gallery.rows == rows
 
@@ -670,3 +670,36 @@ def test_a_damaged_correction_is_told_and_the_tuner_lives(brushed, tmp_path):
     assert file.name in brushed.status.value and warns(brushed.status)
     brushed.go(1)
     assert says_nothing(brushed.status) and seen(brushed)
+
+
+# several methods, paths
+
+def test_methods_stand_side_by_side(tmp_path):
+    browser = PredictionBrowser([Guess(), "whole"], SCENES)
+    row = browser.gallery.rows[0]
+    assert row.names == ("guess", "whole picture") and "; whole picture: " in row.words
+    alone = PredictionBrowser(Guess(), SCENES).gallery.rows[0]
+    width = [cv2.imdecode(np.frombuffer(one.thumbnail, np.uint8), 1).shape[1] for one in (row, alone)]
+    assert width[0] == 2 * width[1]
+    browser.order.value = "disagreement of the methods, largest first"
+    apart = [one.disagreement for one in browser.gallery.rows]
+    assert apart == sorted(apart, reverse=True) and 0 < apart[0] <= 1
+    browser.order.value = "IoU, highest first"
+    ious = [one.predictions[0].iou for one in browser.gallery.rows]
+    assert ious == sorted(ious, reverse=True)
+
+
+def test_browsers_take_paths(store, tmp_path):
+    assert len(browsing_page([str(store.folder)], "scenes", "test").gallery.rows) == 4
+    predictions = browsing_page(["centred"], "scenes")
+    assert len(predictions.rows) == len(load_dataset("scenes", split="test")) == predictions.count
+    (tmp_path/"loose").mkdir()
+    cv2.imwrite(str(tmp_path/"loose"/"a.png"), SCENES[0].picture)
+    assert len(PredictionBrowser("centred", tmp_path/"loose").rows) == 1 # it has no split test
+
+
+def test_a_thumbnail_opens_the_tuner_below():
+    browser = PredictionBrowser("centred", SCENES)
+    browser.gallery.cells[2].picture._handle_custom_msg({"pressed": True}, [])
+    assert browser.tuner.index == 2 and browser.tuner in browser.below.children
+    assert browser.gallery.rows[2].id in browser.status.value
