@@ -665,15 +665,18 @@ class ThresholdTuner(widgets.VBox):
     def _file_row(self):
         "A file name, save, load"
         name = _text("file", "params.json", "180px", "where the setting is kept", "file", continuous_update=True)
-        def button(word, action):
+        def button(word, what, action):
             def press(_):
                 with self.status.guarded():
                     action(self._typed(name.value))
-            made = _button(word, f"{word} the source and all that is set", word)
+            made = _button(word, f"{word} {what}", word)
             made.on_click(press)
             return made
         name.observe(self._file_changed, "value")
-        return widgets.HBox([name, button("save", self._press_save), button("load", self.load)])
+        setting = "the source and all that is set"
+        save, load = button("save", setting, self._press_save), button("load", setting, self.load)
+        figure = button("figure", "of all panels: NAME.png, .pdf or .svg", self.save_figure)
+        return widgets.HBox([name, save, load, figure])
 
     def _file_changed(self, change):
         self._ask_before_overwriting(None)
@@ -805,6 +808,15 @@ class ThresholdTuner(widgets.VBox):
         workbench.to_save(self.bench, self.setting, self.chosen).save(path)
         self._is_kept_in(path)
         self.status.say(f"saved {path}, {self.chosen.by}; the command below makes the masks")
+
+    def save_figure(self, path="figure.png"): # .png, .pdf or .svg; another name gets .png; no file is overwritten
+        path = Path(path)
+        path = path if path.suffix in (".png", ".pdf", ".svg") else path.with_suffix(".png")
+        if path.exists():
+            raise ValueError(f"{path} is there already: give another name")
+        settings = [self.setting, self.pinned] if self.pinned else [self.setting]
+        workbench.row_figure([self._cut(self.index, setting) for setting in settings]).savefig(path)
+        self.status.say(f"saved {path}, the panels of {self.bench.dataset[self.index].id}")
 
     def load(self, path="params.json"):
         saved = workbench.read_setting(path, workbench.to_save(self.bench, self.setting, None))

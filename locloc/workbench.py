@@ -6,9 +6,9 @@
 __all__ = ['FAST_SIDE', 'PANELS', 'as_dataset', 'View', 'view_of', 'make_view', 'Setting', 'Chosen', 'SavedSetting',
            'read_setting', 'Kept', 'attention_rows', 'attention_of', 'Cut', 'make_cut', 'Judgement', 'judge_mask',
            'explain', 'paint_attention', 'paint_trimap', 'paint_mask', 'paint_difference', 'paint_box', 'shown', 'jpeg',
-           'Panel', 'frame', 'column', 'Sources', 'SourceChoice', 'source_choice', 'Workbench', 'first_setting',
-           'chosen_source', 'to_save', 'masks_command', 'MaskRow', 'mask_row', 'PredictionRow', 'prediction_row',
-           'ComparedRow']
+           'Panel', 'frame', 'row_figure', 'column', 'Sources', 'SourceChoice', 'source_choice', 'Workbench',
+           'first_setting', 'chosen_source', 'to_save', 'masks_command', 'MaskRow', 'mask_row', 'PredictionRow',
+           'prediction_row', 'ComparedRow']
 
 # %% ../nbs/41_workbench.ipynb #workbench-003
 import json
@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 import torch
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
 from .attention import SOURCES, Agreement, CLSAttention, attention_map, load_attention
 from .backbone import FrozenViT
@@ -37,7 +38,7 @@ from .layouts import find_layout
 from .localization import class_key, one_line
 from .masks import GrabCutParams, Preset, apply_strokes, ppd_mask, preset, preset_names, source_preset, trimap
 from .metrics import error_type, mask_iou
-from .plot import BOX_STYLES, DIFFERENCE, TRIMAP_COLOURS
+from .plot import BOX_STYLES, DIFFERENCE, TRIMAP_COLOURS, show_boxes, show_picture
 from .scenes import SCENE_SETS
 
 # %% ../nbs/41_workbench.ipynb #workbench-005
@@ -602,6 +603,23 @@ def frame(
 def _boxes(cut): # (kind, (K, 4) px of the view) pairs
     found = [("baseline", boxes_from_map(cut.ppd, .5)[0]), ("predicted", boxes_from_map(cut.grabcut, .5)[0])]
     return found if cut.view.true_boxes is None else [*found, ("true", cut.view.true_boxes)]
+
+def row_figure(
+    cuts, # Cut each, of one picture under several settings
+    panels=tuple(PANELS), # which, in this order
+    inches=2.2, # width of a panel
+)->Figure: # for a paper: boxes are lines, pictures have twice the pixels that a page shows
+    "Panels beside each other, a row a setting"
+    h, w = cuts[0].view.shape
+    side = round(2*110*inches*max(h, w)/w)
+    figure = Figure(figsize=(inches*len(panels), (inches*h/w + .3)*len(cuts)), layout="constrained", dpi=220)
+    for cut, row in zip(cuts, figure.subplots(len(cuts), len(panels), squeeze=False), strict=True):
+        for name, ax in zip(panels, row, strict=True):
+            picture = shown(PANELS[name].paint(cut), cut.view.shape, side)
+            show_picture(picture, PANELS[name].title, ax)
+            for kind, boxes in _boxes(cut) if name == "picture" else ():
+                show_boxes(scale_boxes(boxes, cut.marks.shape, picture.shape[:2]), kind, ax)
+    return figure
 
 def column(
     cut:Cut, # one picture under one setting

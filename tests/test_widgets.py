@@ -703,3 +703,22 @@ def test_a_thumbnail_opens_the_tuner_below():
     browser.gallery.cells[2].picture._handle_custom_msg({"pressed": True}, [])
     assert browser.tuner.index == 2 and browser.tuner in browser.below.children
     assert browser.gallery.rows[2].id in browser.status.value
+
+
+@pytest.mark.parametrize("name, kept, begins", [
+    ("a.pdf", "a.pdf", b"%PDF"), ("a.svg", "a.svg", b"<?xml"), ("params.json", "params.png", b"\x89PNG")])
+def test_the_panels_as_a_figure(brushed, tmp_path, name, kept, begins):
+    press(brushed, "p")
+    brushed.save_figure(tmp_path/name)
+    assert (tmp_path/kept).read_bytes().startswith(begins)
+    with pytest.raises(ValueError, match="there already"):
+        brushed.save_figure(tmp_path/name)
+
+
+def test_a_sweep_as_csv(tuner):
+    panel = SweepPanel(tuner)
+    panel.count.value, panel.delta0.value, panel.delta1.value = 2, ".05 .2", ".4 .6"
+    panel.runner.run()
+    head, *lines = panel.table.to_csv().splitlines()
+    assert head.startswith("delta0,delta1,") and len(lines) == 4 and lines[0].startswith("0.05,0.4,")
+    assert all(line.count(",") == head.count(",") for line in lines)
