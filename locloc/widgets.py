@@ -811,7 +811,7 @@ class ThresholdTuner(widgets.VBox):
 
     def save_figure(self, path="figure.png"): # .png, .pdf or .svg; another name gets .png; no file is overwritten
         path = Path(path)
-        path = path if path.suffix in (".png", ".pdf", ".svg") else path.with_suffix(".png")
+        path = Path(self._typed(path if path.suffix in (".png", ".pdf", ".svg") else path.with_suffix(".png")))
         if path.exists():
             raise ValueError(f"{path} is there already: give another name")
         settings = [self.setting, self.pinned] if self.pinned else [self.setting]

@@ -247,11 +247,15 @@ def test_ended_it_leaves_nothing(page):
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_closed_terminal_ends_it_as_ctrl_c_does(name):
-    before = signal.getsignal(getattr(signal, name))
-    with pytest.raises(KeyboardInterrupt), _endings_interrupt():
-        os.kill(os.getpid(), getattr(signal, name))
-        time.sleep(PATIENCE)
-    assert signal.getsignal(getattr(signal, name)) == before
+    ending = getattr(signal, name)
+    before = signal.signal(ending, signal.SIG_DFL) # it may be ignored here, as under nohup
+    try:
+        with pytest.raises(KeyboardInterrupt), _endings_interrupt():
+            os.kill(os.getpid(), ending)
+            time.sleep(PATIENCE)
+        assert signal.getsignal(ending) == signal.SIG_DFL
+    finally:
+        signal.signal(ending, before)
 
 
 @pytest.mark.parametrize("name", ["../params.json", "PLACE/params.json", "link/params.json", "a/../../params.json"])
@@ -260,7 +264,7 @@ def test_what_is_typed_into_the_page_stays_in_its_folder(tmp_path, monkeypatch, 
     (tmp_path/"home"/"link").symlink_to(tmp_path)
     monkeypatch.chdir(tmp_path/"home")
     tuner = tuning_page([np.zeros((20, 30, 3), np.uint8)]).children[0]
-    field, save_it, load_it = tuner.files.children
+    field, save_it, load_it, draw_it = tuner.files.children
     field.value = "params.json"
     save_it.click()
     assert (tmp_path/"home"/"params.json").exists()
@@ -270,6 +274,22 @@ def test_what_is_typed_into_the_page_stays_in_its_folder(tmp_path, monkeypatch, 
     (tmp_path/"params.json").write_text('{"delta0": 0.11}')
     load_it.click()
     assert "saves and loads nothing elsewhere" in tuner.status.value and tuner.params.delta0 != .11
+    draw_it.click()
+    assert "saves and loads nothing elsewhere" in tuner.status.value and not (tmp_path/"params.png").exists()
+
+
+def test_a_figure_follows_no_link_out_of_the_folder(tmp_path, monkeypatch):
+    (tmp_path/"home").mkdir()
+    (tmp_path/"home"/"a.png").symlink_to(tmp_path/"outside.png")
+    monkeypatch.chdir(tmp_path/"home")
+    tuner = tuning_page([np.zeros((20, 30, 3), np.uint8)]).children[0]
+    field, *_, draw_it = tuner.files.children
+    field.value = "a.json"
+    draw_it.click()
+    assert "saves and loads nothing elsewhere" in tuner.status.value and not (tmp_path/"outside.png").exists()
+    field.value = "b.json"
+    draw_it.click()
+    assert (tmp_path/"home"/"b.png").exists()
 
 
 @pytest.mark.parametrize("name", HOSTILE[:2])

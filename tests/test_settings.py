@@ -156,7 +156,7 @@ def test_a_choice_by_hand_says_what_was_in_sight(birds, plain):
 
 def test_a_file_is_overwritten_at_the_second_press_only(plain):
     tuner = ThresholdTuner(plain)
-    name, save, _ = tuner.files.children
+    name, save, *_ = tuner.files.children
     save.click()
     before = Path("params.json").read_text()
     tuner.params = GrabCutParams(.2, .7)

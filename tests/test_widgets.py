@@ -168,7 +168,7 @@ def test_go(tuner):
 
 
 def test_save_and_load(tuner, tmp_path):
-    name, save, load = tuner.files.children
+    name, save, load, _ = tuner.files.children
     file = tmp_path/"params.json"
     name.value = str(file)
     tuner.params = wanted = GrabCutParams(.07, .66, .31, 3)
@@ -182,7 +182,7 @@ def test_save_and_load(tuner, tmp_path):
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"delta0": 2}', '{"delta": .2}'])
 def test_load_of_something_else(tuner, tmp_path, text):
-    name, _, load = tuner.files.children
+    name, _, load, _ = tuner.files.children
     name.value = str(tmp_path/"params.json")
     (tmp_path/"params.json").write_text(text)
     before = tuner.params
