@@ -153,7 +153,7 @@ class Masks(Settings):
             if self.pictures or not Path(self.data).is_dir():
                 raise
             dataset = as_dataset(self.data, self.split)
-            if not len(dataset):
+            if not len(dataset) or dataset.classes != ("",): # no plain folder of pictures
                 raise
             return dataset if self.count is None else dataset.subset(self.count)
 

@@ -71,14 +71,13 @@ def as_dataset(
     return _loose(str(common), pictures, [p.absolute().relative_to(common).as_posix() for p in pictures])
 
 def _from_folder(folder, split):
-    is_listed = find_layout(folder) is not None or os.path.lexists(folder/"index.csv") # whatever that is
-    if not is_listed:
+    if find_layout(folder) is None and not os.path.lexists(folder/"index.csv"): # whatever that is
         names = [name for name in files_below(folder) if is_picture(name)]
         if not names or not all("/" in name for name in names):
             _check_no_split(f"{folder} is a plain folder of pictures and has", split)
             return _loose(str(folder), [folder/name for name in names], names)
-    if is_listed or split is not None:
-        return load_dataset(folder, split or "train")
+    if split is not None:
+        return load_dataset(folder, split)
     try:
         return load_dataset(folder, "train")
     except ValueError as no_train:
