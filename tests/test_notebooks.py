@@ -53,6 +53,14 @@ def test_every_module_has_its_notebook():
 
 
 @every_notebook
+def test_no_output_names_a_place_on_the_machine(path):
+    said = [str(output.get("text", "")) + str({kind: shown for kind, shown in output.get("data", {}).items()
+                                               if not kind.startswith("image/")})
+            for cell in content_of(path)["cells"] for output in cell.get("outputs", [])]
+    assert not [one for one in said if re.search("/(tmp|home|root|work|Users)/", one)]
+
+
+@every_notebook
 def test_no_widget_state_is_saved(path):
     assert "widgets" not in content_of(path)["metadata"]
 
