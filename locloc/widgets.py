@@ -774,6 +774,7 @@ class ThresholdTuner(widgets.VBox):
             columns = [workbench.column(cut, _setting_words(cut.setting), side, pinned=other),
                        workbench.column(other, f"pinned: {_setting_words(self.pinned)}", side)]
         self.panels.show(columns, cut.view.shape)
+        self.panels.say("") # what a stroke or a key had failed with
         self.status.say(workbench.explain(cut.marks))
         self.looked_at.add(cut.view.id)
         masks, boxes = cut.view.true_mask is not None, cut.view.true_boxes is not None

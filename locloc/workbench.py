@@ -6,9 +6,9 @@
 __all__ = ['FAST_SIDE', 'PANELS', 'as_dataset', 'View', 'view_of', 'make_view', 'Setting', 'Chosen', 'SavedSetting',
            'read_setting', 'Kept', 'attention_rows', 'attention_of', 'Cut', 'make_cut', 'Judgement', 'judge_mask',
            'explain', 'paint_attention', 'paint_trimap', 'paint_mask', 'paint_difference', 'paint_box', 'shown', 'jpeg',
-           'Panel', 'frame', 'row_figure', 'column', 'Sources', 'SourceChoice', 'source_choice', 'Workbench',
-           'first_setting', 'chosen_source', 'to_save', 'masks_command', 'MaskRow', 'mask_row', 'PredictionRow',
-           'prediction_row', 'ComparedRow']
+           'Panel', 'row_figure', 'column', 'Sources', 'SourceChoice', 'source_choice', 'Workbench', 'first_setting',
+           'chosen_source', 'to_save', 'masks_command', 'MaskRow', 'mask_row', 'PredictionRow', 'prediction_row',
+           'ComparedRow']
 
 # %% ../nbs/41_workbench.ipynb #workbench-003
 import json
@@ -591,15 +591,6 @@ PANELS = {
     "difference": Panel("Difference", paint_difference, _difference_words),
 }
 
-def frame(
-    cut:Cut, # one picture under one setting
-    panel:str, # one of PANELS
-    side:int=320, # longer side, px
-)->bytes: # JPEG
-    "One panel"
-    boxes = _boxes(cut) if panel == "picture" else ()
-    return jpeg(shown(PANELS[panel].paint(cut), cut.view.shape, side, boxes))
-
 def _boxes(cut): # (kind, (K, 4) px of the view) pairs
     found = [("baseline", boxes_from_map(cut.ppd, .5)[0]), ("predicted", boxes_from_map(cut.grabcut, .5)[0])]
     return found if cut.view.true_boxes is None else [*found, ("true", cut.view.true_boxes)]
@@ -729,15 +720,6 @@ class Workbench:
 
     def make_cut(self, i, setting, fast=False, strokes=()):
         return make_cut(self.view(i), self.attention(i, setting), setting, fast, strokes)
-
-    def frame(self, panel, i, setting, fast=False, side=320): # JPEG bytes
-        return frame(self._cut_to_show(i, setting, fast), panel, side)
-
-    def caption(self, panel, i, setting, fast=False): # HTML
-        return PANELS[panel].words(self._cut_to_show(i, setting, fast))
-
-    def _cut_to_show(self, i, setting, fast):
-        return self.cut(i, setting, fast and self.size > FAST_SIDE)
 
 # %% ../nbs/41_workbench.ipynb #workbench-048
 def first_setting(bench:Workbench)->Setting:

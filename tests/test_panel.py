@@ -14,7 +14,7 @@ import pytest
 
 from locloc.data import load_dataset
 from locloc.panel import PicturePanel
-from locloc.workbench import PANELS, Workbench, first_setting
+from locloc.workbench import PANELS, Workbench, column, first_setting
 
 ROOT = Path(__file__).parents[1]
 SIZES = (1440, 900), (1024, 768), (390, 844)
@@ -442,17 +442,7 @@ def scene_columns(side=480):
     columns = []
     for title, setting in (("now: δ0 0.02, δ1 0.75", first), ("pinned: the preset paper", first.preset("paper"))):
         cut = bench.cut(1, setting)
-        views = [dict(name=name, title=panel.title, image=bench.frame(name, 1, setting, side=side),
-                      words=bench.caption(name, 1, setting), alt=f"{panel.title} of {cut.view.id}", boxes=[])
-                 for name, panel in PANELS.items()]
-        views[0]["image"] = bench.frame("attention", 1, setting, side=side)
-        views[0]["boxes"] = [
-            dict(kind=kind, box=box) for kind, box in (
-                ("true", [.2, .2, .7, .8]), ("predicted", [.25, .15, .75, .7]), ("baseline", [.1, .3, .6, .9]))]
-        attention = (cut.attention * 255).astype(np.uint8)
-        columns.append(dict(
-            title=title, views=views, attention=attention.tobytes(), attention_shape=list(attention.shape),
-            marks=cut.marks.tobytes(), marks_shape=list(cut.marks.shape)))
+        columns.append(column(cut, title, side))
     return columns, cut.view.shape
 
 

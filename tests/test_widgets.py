@@ -722,3 +722,12 @@ def test_a_sweep_as_csv(tuner):
     head, *lines = panel.table.to_csv().splitlines()
     assert head.startswith("delta0,delta1,") and len(lines) == 4 and lines[0].startswith("0.05,0.4,")
     assert all(line.count(",") == head.count(",") for line in lines)
+
+
+def test_what_a_key_failed_with_is_told_until_the_next_picture(brushed, monkeypatch):
+    monkeypatch.setattr(brushed.picker, "go", lambda i: 1/0)
+    press(brushed, "ArrowRight")
+    assert brushed.panels.is_error and "ZeroDivisionError" in brushed.panels.said
+    monkeypatch.undo()
+    press(brushed, "ArrowRight")
+    assert brushed.index == 1 and not brushed.panels.is_error and not brushed.panels.said
