@@ -341,10 +341,11 @@ class CachedViews(Dataset):
     def make(cls, folder, stage, loader, config, progress, check=lambda: None): # check: called after every batch
         "One pass of the loader a view; where the folder is complete, it is only opened"
         folder, count, views = Path(folder), len(loader.dataset), config.cached_views
-        about = json.loads(json.dumps(config.views() | {"count": count, "stage": type(stage).__name__}, default=str))
+        about = dict(config.views(), count=count, stage=type(stage).__name__, made=_how_made(loader.dataset.masks))
+        about = json.loads(json.dumps(about, default=str))
         if (folder/"cache.json").exists():
             other = differences(files.read_json(folder/"cache.json"), about, places=(*_PLACES, "data"))
-            if other:
+            if other and config.features: # those of the run itself are as config.json says
                 raise ValueError(f"{folder} holds features of other views: {other}. Choose another --features")
             return cls(folder, views)
         check_folder(folder)
@@ -376,6 +377,10 @@ class CachedViews(Dataset):
                     bar.update(len(rows))
         for array in arrays.values():
             array.flush()
+
+def _how_made(masks): # MaskStore or None
+    "What a store's masks depend on, its folder aside"
+    return None if masks is None else {name: masks.manifest.get(name) for name in ("attention", "params", "corrected")}
 
 def _make_array(file, dtype, shape):
     "A memory map whose room on the disk is taken"

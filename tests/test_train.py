@@ -21,7 +21,7 @@ from locloc.cli import Masks
 from locloc.cli import main as command_line
 from locloc.data import load_dataset
 from locloc.localizers import load_localizer
-from locloc.stores import Corrections, make_masks
+from locloc.stores import Corrections, MaskStore, make_masks
 from locloc.train import GEGConfig, LFDMConfig, train
 
 COUNT = 24
@@ -108,6 +108,9 @@ def test_heads_share_features_of_the_same_views_only(tmp_path, masks):
     assert (shared/"features.npy").stat().st_mtime_ns == made and not (tmp_path/"own"/"features").exists()
     with pytest.raises(ValueError, match="features of other views: seed is 0 there and 1 here.*--features"):
         train(replace(config, seed=1, out=tmp_path/"third", features=shared), progress=False)
+    MaskStore(shutil.copytree(masks, tmp_path/"masks")).say_corrected({"other": "strokes"})
+    with pytest.raises(ValueError, match="made.corrected.*there and.*strokes"):
+        train(replace(config, masks=tmp_path/"masks", out=tmp_path/"corrected_run", features=shared), progress=False)
     with pytest.raises(ValueError, match="stage is 'GEGStage' there and 'LFDMStage' here"):
         lfdm = replace(LFDMConfig.of("tiny"), count=8, epochs=1, crop=64, resize=64, cached_views=1, masks=masks)
         train(replace(lfdm, out=tmp_path/"fourth", features=shared), progress=False)
