@@ -10,9 +10,10 @@ import pytest
 from locloc.cli import main
 from locloc.data import load_dataset
 from locloc.masks import GrabCutParams, preset
+from locloc.setting import Chosen, SavedSetting, Setting, read_setting
 from locloc.stores import MaskStore, make_masks
 from locloc.widgets import MaskBrowser, SweepPanel, ThresholdTuner, tuning_page
-from locloc.workbench import Chosen, SavedSetting, Setting, Workbench, as_dataset, masks_command, read_setting, to_save
+from locloc.workbench import Workbench, as_dataset, masks_command, to_save
 
 SCENES = load_dataset("scenes", split="test", count=3)
 BEST = Chosen("stability, without boxes", "birds", "train", 16)

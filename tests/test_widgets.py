@@ -597,27 +597,27 @@ def test_undo_and_redo_go_over_settings_and_strokes(brushed):
     brushed.params = GrabCutParams(.2, .6, .4)
     press(brushed, "ctrl-z")
     assert brushed.params.delta0 == .1 and len(brushed.panels.strokes) == 1
-    brushed.undo.click()
+    brushed.history.back.click()
     assert not brushed.panels.strokes and not brushed.brush.strokes
-    brushed.undo.click()
-    assert brushed.setting == first and brushed.undo.disabled and not brushed.redo.disabled
+    brushed.history.back.click()
+    assert brushed.setting == first and brushed.history.back.disabled and not brushed.history.forth.disabled
     for _ in range(3):
         press(brushed, "ctrl-shift-z")
-    assert brushed.params.delta0 == .2 and len(brushed.brush.strokes) == 1 and brushed.redo.disabled
+    assert brushed.params.delta0 == .2 and len(brushed.brush.strokes) == 1 and brushed.history.forth.disabled
 
 
 def test_a_drag_is_one_step_to_undo(brushed):
     first = brushed.setting
     for delta1 in (.5, .55, .6):
         brushed.controls.deltas.value = (.1, delta1)
-    brushed.undo.click()
-    assert brushed.setting == first and brushed.undo.disabled
+    brushed.history.back.click()
+    assert brushed.setting == first and brushed.history.back.disabled
 
 
 def test_undo_of_a_stroke_on_another_picture(brushed):
     draw(brushed, [[.02, .02], [.3, .02]])
     brushed.go(2)
-    brushed.undo.click()
+    brushed.history.back.click()
     assert brushed.index == 2 and not brushed.panels.strokes
     brushed.go(0)
     assert not brushed.panels.strokes

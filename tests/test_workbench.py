@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from locloc.attention import SOURCES, LowLevel, Source, load_attention
+from locloc.browsers import prediction_row
 from locloc.data import load_dataset
 from locloc.localization import Localization
 from locloc.masks import preset
 from locloc.stores import make_masks
-from locloc.workbench import SourceChoice, Sources, Workbench, as_dataset, first_setting, prediction_row, source_choice
+from locloc.workbench import SourceChoice, Sources, Workbench, as_dataset, first_setting, source_choice
 
 SCENES = load_dataset("scenes", split="test", count=6)
 
