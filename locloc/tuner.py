@@ -362,13 +362,12 @@ class FileRow(widgets.HBox):
     def _button(self, word, what, action):
         def press(_):
             with self.tuner.status.guarded():
-                action(self._typed())
+                action(self.inside(self.name.value))
         made = controls.button(word, f"{word} {what}", word)
         made.on_click(press)
         return made
 
-    def _typed(self):
-        name = self.name.value
+    def inside(self, name): # as it is; raises ValueError where that is elsewhere
         if self.folder and not Path(name).resolve().is_relative_to(Path(self.folder).resolve()):
             raise ValueError(f"{name} is not in {self.folder}: this page saves and loads nothing elsewhere")
         return name
@@ -611,7 +610,7 @@ class ThresholdTuner(widgets.VBox):
 
     def save_figure(self, path="figure.png"): # .png, .pdf or .svg; another name gets .png; no file is overwritten
         path = Path(path)
-        path = path if path.suffix in (".png", ".pdf", ".svg") else path.with_suffix(".png")
+        path = self.files.inside(path if path.suffix in (".png", ".pdf", ".svg") else path.with_suffix(".png"))
         if path.exists():
             raise ValueError(f"{path} is there already: give another name")
         settings = [self.setting, self.pinned] if self.pinned else [self.setting]
