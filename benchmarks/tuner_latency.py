@@ -1,14 +1,16 @@
-"""How fast the tuner answers: slider message -> new bytes in the kernel; with --browser slider -> pixels in Chromium.
+"""How fast the tuner answers: what a hand does -> new views in the kernel; with --browser -> new pixels in Chromium.
 
-    python benchmarks/tuner_latency.py [--data FOLDER] [--attention lowlevel] [--sizes 224 448] [--rounds 40]
-                                       [--browser]
+    python benchmarks/tuner_latency.py [--data FOLDER] [--sizes 224 448] [--rounds 40] [--browser]
 
-Fast and exact frames. A frame is all six panels with their words. Pictures' attention is there already, as it is while
-a slider is dragged. Without --data: scenes.
+A frame is all six views with their words. While a slider moves and while a stroke is drawn the pictures' attention is
+there already, and views larger than 224 px get a fast frame first, the exact one after .15 s of rest; another picture
+and another source need attention anew. Without --data: scenes. Another version of the code:
+PYTHONPATH=CHECKOUT python benchmarks/tuner_latency.py
 """
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,8 @@ import torch
 from locloc.data import load_dataset
 from locloc.widgets import ThresholdTuner
 
+SOURCES = "lowlevel", "locloc-tiny"
+
 
 def settings(tuner, rounds):
     "Positions of both handles near the preset's, seeded"
@@ -33,25 +37,116 @@ def settings(tuner, rounds):
     return found
 
 
-def in_the_kernel(tuner, fast, rounds, pictures=8):
-    "Seconds from a new setting to six new pictures and their words"
+def strokes(rounds, points=40):
+    "One that grows"
+    path = [[.2 + .6 * k / points, .3] for k in range(points)]
+    return [[dict(kind="foreground", size=.03, points=path[:2 + k % points])] for k in range(rounds)]
+
+
+def seconds(action, many):
     took = []
-    for i, setting in enumerate(settings(tuner, rounds)):
-        k = i % min(pictures, len(tuner.bench))
-        tuner.bench.attention(k, setting)
+    for one in many:
         start = time.perf_counter()
-        tuner._show(tuner.bench.make_cut(k, setting, fast))
+        action(one)
         took.append(time.perf_counter() - start)
     return took
 
 
-def in_the_browser(data, attention, size, presses):
-    "Milliseconds from a key on a slider's handle to another picture on the page, and until it is exact"
+def in_the_kernel(data, size, rounds):
+    "What was done -> seconds, many"
+    tuner = ThresholdTuner(data, size=size)
+    tuner.bench.attention(0, tuner.setting)
+    def frame(setting, fast, *strokes):
+        tuner._show(tuner.bench.make_cut(0, setting, fast, *strokes))
+    moved = settings(tuner, rounds)
+    frame(moved[0], True)
+    frame(moved[0], False)
+    found = {"slider, first frame": seconds(lambda setting: frame(setting, True), moved),
+             "slider, exact": seconds(lambda setting: frame(setting, False), moved)}
+    if hasattr(tuner, "brush"):
+        found["stroke, first frame"] = seconds(lambda drawn: frame(moved[0], True, drawn), strokes(rounds))
+    pictures = len(tuner.bench)
+    found["next picture"] = seconds(tuner.go, range(1, min(rounds + 1, pictures)))
+    for name in SOURCES[::-1]:
+        tuner.controls.source.value = name # the model is there
+    took = []
+    for k in range(min(rounds, pictures - 1)):
+        tuner.bench = type(tuner.bench)(data, tuner.bench.sources.first, size) if k == 0 else tuner.bench
+        tuner.go(k)
+        took += seconds(lambda name: setattr(tuner.controls.source, "value", name), [SOURCES[(k + 1) % 2]])
+    found["another source"] = took
+    return found
+
+
+WATCH = """event => {
+    const views = () => [...document.querySelectorAll('.locloc-tuner img')]
+    const sources = () => views().map(view => view.src).join()
+    const words = () => document.querySelector('.locloc-tuner').innerText
+    const before = sources()
+    window.watched = new Promise(done => document.addEventListener(event, () => {
+        const start = performance.now()
+        let first = null
+        const look = () => {
+            const drawn = sources() !== before && views().every(view => view.complete)
+            if (first === null && drawn) first = performance.now() - start
+            if (first !== null && !words().includes('≈')) done([first, performance.now() - start])
+            else requestAnimationFrame(look)
+        }
+        requestAnimationFrame(look)
+    }, {once: true, capture: true}))
+}"""
+
+
+class Page:
+    "The page of `locloc tune`, and a hand on it"
+    def __init__(self, page):
+        self.page = page
+
+    def milliseconds(self, event, act):
+        "From that event of the hand to other pixels, and until they are exact"
+        self.page.evaluate(WATCH, event)
+        act()
+        took = self.page.evaluate("() => window.watched")
+        self.page.wait_for_timeout(400)
+        return took
+
+    def slide(self):
+        return self.milliseconds(
+            "keydown", lambda: self.page.locator(".locloc-deltas .noUi-handle-upper").press("PageDown"))
+
+    def next(self):
+        return self.milliseconds("click", lambda: self.page.locator(".locloc-next").click())
+
+    def take(self, source):
+        return self.milliseconds(
+            "change", lambda: self.page.locator(".locloc-source select").select_option(label=source))
+
+    def draw(self, moves):
+        "A stroke over the object; one answer a move of the hand"
+        mouse, found = self.page.mouse, []
+        self.page.locator(".locloc-brush button").nth(2).click()
+        box = self.page.locator(".locloc-panel-trimap .frame").first.bounding_box()
+        x, y = box["x"] + box["width"] * .2, box["y"] + box["height"] * .5
+        mouse.move(x, y)
+        mouse.down()
+        for k in range(moves):
+            def move(k=k):
+                mouse.move(x + box["width"] * .6 * (k + 1) / moves, y)
+            found.append(self.milliseconds("pointermove", move))
+        mouse.up()
+        self.page.locator(".locloc-brush button").first.click()
+        return found
+
+
+def in_the_browser(data, size, rounds):
+    "What was done -> milliseconds until first and until exact pixels, many"
     sys.path.insert(0, str(Path(__file__).parents[1]/"tests"))
+    import conftest
     import test_browser as t
-    with tempfile.TemporaryDirectory() as folder, t.playwright.sync_playwright() as p:
+    from playwright.sync_api import sync_playwright
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as p:
         log, port = Path(folder)/"log", t.free_port()
-        command = ["tune", data, "--attention", attention, "--size", str(size), "--no-browser", "--port", str(port)]
+        command = ["tune", data, "--size", str(size), "--no-browser", "--port", str(port)]
         code = f"from locloc.cli import main; main({command})"
         with log.open("w") as said:
             process = subprocess.Popen([sys.executable, "-c", code], cwd=folder, stdout=said, stderr=said,
@@ -59,67 +154,50 @@ def in_the_browser(data, attention, size, presses):
         try:
             t.wait_for(port, process, log)
             address = t.until("an address", lambda: re.search(r"http://\S+\n", log.read_text()))[0].strip()
-            browser = p.chromium.launch(executable_path=t.chromium, args=t.FLAGS)
+            browser = p.chromium.launch(executable_path=shutil.which("chromium"), args=conftest.BROWSER_FLAGS)
             page = browser.new_page(viewport=dict(width=1440, height=900))
             page.goto(address)
-            panel = "() => document.querySelector('.locloc-panel-grabcut img')?.naturalWidth > 100"
-            page.wait_for_function(panel, timeout=90_000)
+            page.locator(".locloc-tuner img").nth(5).wait_for(timeout=90_000)
             page.wait_for_timeout(1500)
-            return page.evaluate(WATCH, presses)
+            hand = Page(page)
+            found = {"slider": [hand.slide() for _ in range(rounds)]}
+            if page.locator(".locloc-brush").count():
+                found["stroke"] = hand.draw(rounds)
+            found["next picture"] = [hand.next() for _ in range(rounds)]
+            for source in SOURCES[::-1]:
+                hand.take(source)
+            found["another source"] = []
+            for k in range(rounds):
+                hand.next()
+                found["another source"].append(hand.take(SOURCES[(k + 1) % 2]))
+            return found
         finally:
             t.end(process)
 
 
-WATCH = """async presses => {
-    const handle = document.querySelector('.locloc-deltas .noUi-handle-upper')
-    const mask = () => document.querySelector('.locloc-panel-grabcut img')
-    const words = () => document.querySelector('.locloc-tuner').innerText
-    const press = key => handle.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true}))
-    const shown = before => new Promise(done => {
-        const look = () => {
-            if (mask().src !== before && mask().complete) requestAnimationFrame(() => done(performance.now()))
-            else requestAnimationFrame(look)
-        }
-        look()
-    })
-    const first = [], exact = []
-    for (let i = 0; i < presses; i++) {
-        const before = mask().src, start = performance.now()
-        for (const key of Array(3).fill('ArrowLeft')) press(key)
-        first.push(await shown(before) - start)
-        while (words().includes('≈')) await new Promise(requestAnimationFrame)
-        exact.push(performance.now() - start)
-        await new Promise(done => setTimeout(done, 500))
-    }
-    return {first, exact}
-}"""
-
-
-def print_row(name, seconds):
-    middle, slow = np.percentile(seconds, [50, 95]) * 1000
-    print(f"| {name} | {middle:.0f} | {slow:.0f} | {len(seconds)} |", flush=True)
+def print_row(name, milliseconds):
+    middle, slow = np.percentile(milliseconds, [50, 95])
+    print(f"| {name} | {middle:.0f} | {slow:.0f} | {len(milliseconds)} |", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="scenes")
-    parser.add_argument("--attention", default="lowlevel")
     parser.add_argument("--sizes", type=int, nargs="+", default=[224, 448])
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--browser", action="store_true")
     args = parser.parse_args()
-    print(f"{args.data}, {args.attention}, {cv2.getNumThreads()} OpenCV and {torch.get_num_threads()} torch threads\n\n"
-          "| six panels | p50, ms | p95, ms | n |\n|---|---:|---:|---:|")
-    dataset = load_dataset(args.data).subset(40)
+    print(f"{args.data}, {cv2.getNumThreads()} OpenCV and {torch.get_num_threads()} torch threads\n\n"
+          "| six views | p50, ms | p95, ms | n |\n|---|---:|---:|---:|")
     for size in args.sizes:
-        tuner = ThresholdTuner(dataset, args.attention, size=size)
-        for kind, fast in (("fast", True), ("exact", False)):
-            in_the_kernel(tuner, fast, 8) # warm-up
-            print_row(f"{size} px, {kind}, kernel", in_the_kernel(tuner, fast, args.rounds))
+        for what, took in in_the_kernel(load_dataset(args.data, "train").subset(100), size, args.rounds).items():
+            print_row(f"{size} px, kernel: {what}", np.array(took) * 1000)
         if args.browser:
-            found = in_the_browser(args.data, args.attention, size, 12)
-            print_row(f"{size} px, slider → pixels, first", np.array(found["first"]) / 1000)
-            print_row(f"{size} px, slider → pixels, exact (after .15 s of rest)", np.array(found["exact"]) / 1000)
+            for what, took in in_the_browser(args.data, size, 15).items():
+                first, exact = np.array(took).T
+                print_row(f"{size} px, browser: {what}", first)
+                if size > 224 and what == "slider":
+                    print_row(f"{size} px, browser: {what}, exact", exact)
 
 
 if __name__ == "__main__":
