@@ -295,7 +295,8 @@ def _free_port(port):
             return candidate
     raise ValueError(f"ports {port} to {candidate} are all taken: give another --port")
 
-_SCRIPT = """<script>
+_SCRIPT = """<style>.lm-TabBar-tabLabel { color: var(--jp-ui-font-color1) }</style>
+<script>
 (() => {
   const {baseUrl, kernelId} = JSON.parse(document.getElementById("jupyter-config-data").textContent)
   const words = {
@@ -308,6 +309,7 @@ _SCRIPT = """<script>
   banner.style.cssText = "position: fixed; inset: 0 0 auto 0; z-index: 9999; padding: 10px 16px; display: none;" +
     "background: #8c1d18; color: white; font: 600 15px system-ui, sans-serif; text-align: center"
   document.body.append(banner)
+  document.getElementById("rendered_cells")?.setAttribute("role", "main")
   let ready = false, leaving = false
   setInterval(async () => {
     ready = ready || document.querySelector(".jupyter-widgets") !== null
@@ -379,7 +381,8 @@ def _serve(code, options):
         command = [sys.executable, "-m", "voila", "locloc.ipynb", "--no-browser", *settings]
         log = Path(folder)/"voila.log"
         with open(log, "w") as said:
-            voila = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said, start_new_session=True)
+            voila = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said, start_new_session=True,
+                                     env={"MALLOC_TRIM_THRESHOLD_": "1000000"} | os.environ)
         try:
             _wait_for(voila, port)
             tunnel = _tunnel(port)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROW', 'PAGE', 'event_loop', 'Settler', 'Status', 'row', 'named', 'button', 'show_if', 'described', 'number',
-           'whole_number', 'chooser', 'text', 'Explainer', 'CopyLine', 'Runner']
+           'whole_number', 'chooser', 'text', 'Explainer', 'Names', 'CopyLine', 'Runner']
 
 # %% ../nbs/44_controls.ipynb #7c0cb913
 import asyncio
@@ -180,6 +180,37 @@ class Explainer(widgets.HTML):
             self.value = f'<div style="display:flex; gap:12px; line-height:1.3">{drawing}<span>{words}</span></div>'
         shown = any(button.value for button in self.buttons.values())
         self.layout.display = None if shown else "none"
+
+# %% ../nbs/44_controls.ipynb #2825fcc8
+class Names(anywidget.AnyWidget):
+    "Names the controls that ipywidgets leaves nameless, in the box that this is part of"
+    _esm = """
+    function name(box) {
+        for (const handle of box.querySelectorAll(".noUi-handle:not([aria-label])")) {
+            const words = handle.closest(".jupyter-widgets").querySelector(".widget-label").textContent.split(", ")
+            handle.ariaLabel = words[handle.dataset.handle] ?? words[0]
+        }
+        const known = part => part.closest("[class*=locloc-]").className.match(/locloc-(\\S+)/)[1]
+        for (const field of box.querySelectorAll("input:not([aria-label])"))
+            if (!field.labels?.length || !field.labels[0].textContent) field.ariaLabel = field.title || known(field)
+        for (const image of box.querySelectorAll("img.widget-image:not([alt])")) image.alt = known(image)
+    }
+    function render({ el }) {
+        const observer = new MutationObserver(() => name(el.closest(".widget-vbox")))
+        const begin = requestAnimationFrame(() => {
+            const box = el.closest(".widget-vbox")
+            observer.observe(box, { childList: true, subtree: true })
+            name(box)
+        })
+        return () => {
+            cancelAnimationFrame(begin)
+            observer.disconnect()
+        }
+    }
+    export default { render }
+    """
+    def __init__(self):
+        super().__init__(layout=dict(display="none"))
 
 # %% ../nbs/44_controls.ipynb #explain-05
 class CopyLine(anywidget.AnyWidget):

@@ -18,7 +18,7 @@ import traitlets
 
 from . import controls, workbench
 from .backbone import ALIASES
-from .controls import CopyLine, Explainer, Settler, Status, event_loop
+from .controls import CopyLine, Explainer, Names, Settler, Status, event_loop
 from .data import PictureError
 from .masks import preset_names, source_preset
 from .panel import PicturePanel
@@ -417,7 +417,7 @@ class ThresholdTuner(widgets.VBox):
         self.controls.last_row.children += (self.files,)
         self.about, self.command = widgets.HTML(), controls.named(CopyLine(), "command")
         below = widgets.VBox([self.about, self.command], layout=dict(width="100%"))
-        parts = [self.picker, self.controls, self._tool_row(), self.status, self.panels, below]
+        parts = [self.picker, self.controls, self._tool_row(), self.status, self.panels, below, Names()]
         super().__init__(parts, layout=controls.PAGE)
         self.add_class("locloc-tuner")
         self.picker.observe(self._request, "index")

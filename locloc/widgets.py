@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from . import controls
 from .browsers import MaskBrowser, PredictionBrowser
-from .controls import Explainer, Runner, Status
+from .controls import Explainer, Names, Runner, Status
 from .data import PictureError
 from .plot import show_sweep
 from .setting import Chosen
@@ -98,8 +98,9 @@ def _heat_button(value, low, high):
     "A button whose colour and text are a value"
     share = (value - low) / (high - low) if high > low else .5
     red, green, blue, _ = colormaps["viridis"](share)
-    bright = .3 * red + .59 * green + .11 * blue > .45
-    style = dict(button_color=to_hex((red, green, blue)), text_color="black" if bright else "white", font_weight="")
+    luminance = np.dot((.2126, .7152, .0722), np.power((red, green, blue), 2.2))
+    text_color = "black" if luminance > .18 else "white" # the one that has more contrast
+    style = dict(button_color=to_hex((red, green, blue)), text_color=text_color, font_weight="")
     words = f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
     if value == high:
         words += "*"
@@ -141,10 +142,12 @@ class SweepPanel(widgets.VBox):
         for word in ("stability", "separation"):
             explained.append(widgets.HBox([widgets.Label(word), self.explainer.button(word)]))
         self.heat, self.worth = controls.named(widgets.VBox(), "heat"), widgets.HTML()
-        self.curves = widgets.Image(format="png", layout=dict(max_width="min(100%, 1000px)", display="none"))
+        as_wide_as_it_is = dict(max_width="min(100%, 1000px)", display="none")
+        self.curves = controls.named(widgets.Image(format="png", layout=as_wide_as_it_is), "curves")
         super().__init__([
             controls.row(self.count, self.which, self.delta0, self.delta1), self.runner, self.status,
-            controls.row(self.measure, *explained), self.explainer, self.heat, self.worth, self.curves],
+            controls.row(self.measure, *explained), self.explainer, self.heat, self.worth, self.curves,
+            Names()],
             layout=controls.PAGE)
         self.add_class("locloc-sweep")
         self._say_which()

@@ -49,3 +49,11 @@ def page(browser):
     page.set_default_timeout(180_000) # a busy machine is slow, not broken
     yield page
     page.close()
+
+
+def hard_to_use(page, part):
+    "What axe-core finds critical or serious in a part of the page, for people who listen or see little"
+    from axe_playwright_python.sync_playwright import Axe
+    found = Axe().run(page, part).response["violations"]
+    return [(one["id"], [node["html"][:160] for node in one["nodes"]]) for one in found
+            if one["impact"] in ("critical", "serious")]

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import psutil
 import pytest
+from conftest import hard_to_use
 
 from locloc.data import load_dataset
 from locloc.masks import GrabCutParams
@@ -235,6 +236,20 @@ def correct_and_compare(page, folder):
     page.locator(".locloc-picture-panel .tools button").last.click()
 
 
+def sweep_and_choose(page):
+    "The second tab: press a number of the heat map, and the tuner has its thresholds"
+    page.get_by_role("tab", name="Sweep").click()
+    page.locator(".locloc-sweep .locloc-start").click()
+    page.locator(".locloc-sweep img").wait_for()
+    button = page.locator(".locloc-heat button").last
+    button.click()
+    page.locator(".locloc-sweep").get_by_text("are set in the tuner").wait_for()
+    assert hard_to_use(page, ".locloc-sweep") == []
+    chosen = re.search(r"δ0 (\S+), δ1 (\S+);", button.get_attribute("title"))
+    assert [float(one) for one in chosen.groups()] == [number(page, "delta0"), number(page, "delta1")]
+    page.get_by_role("tab", name="Tuner").click()
+
+
 DRAWN = """width => new Promise(done => {
     let frames = 30
     const next = () => window.innerWidth === width && !frames-- ? done() : requestAnimationFrame(next)
@@ -253,6 +268,7 @@ def keep(page, name, sizes=SIZES):
         folder = os.environ.get("LOCLOC_SCREENSHOTS")
         if folder:
             page.screenshot(path=str(Path(folder)/f"{name}-{width}.png"))
+    assert hard_to_use(page, ".locloc-tuner") == []
 
 
 def test_jupyterlab(page, lab):
@@ -330,6 +346,7 @@ def test_page_of_the_command_line(page, tune, theme, tmp_path):
         use_the_tuner(page, tmp_path, "1.jpg")
         correct_and_compare(page, tmp_path)
     keep(page, f"page-{theme}", (*SIZES, PHONE))
+    sweep_and_choose(page)
     assert end(running.process) == 0
     page.get_by_role("alert").filter(has_text="Disconnected").wait_for()
     assert running.said() == [
