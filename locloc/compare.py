@@ -31,7 +31,7 @@ from .files import Settings, check_folder, check_min, parsing, replace_whole
 from .localizers import load_localizer, load_method
 from .masks import PPDParams, source_preset
 from .peers import PEERS
-from .report import padded_table
+from .report import padded_table, with_seed
 from .stores import MaskStore, cores, make_masks
 from .train import STAGES, train
 
@@ -390,7 +390,7 @@ _LEGEND = ("Percent of pictures; ±: standard deviation between seeds; 95 %: boo
 def _named(entry):
     "Its models called by its name and their seed; the first is in figures"
     for seed, one in enumerate(entry.localizers):
-        one.name, one.shown = entry.name if not seed else f"{entry.name}, seed {seed}", not seed
+        one.name, one.shown = with_seed(entry.name, seed), not seed
     return entry
 
 # %% ../nbs/35_compare.ipynb #compare-016
