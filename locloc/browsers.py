@@ -272,7 +272,7 @@ class _Gallery(widgets.VBox):
         self.click, self.rows, self.page = click, [], 0
         self.cells = [_Tile(self.click) for _ in range(per_page)]
         self.previous, self.next, self.where = controls.button("◀ page"), controls.button("page ▶"), widgets.Label()
-        self.grid = widgets.GridBox(self.cells, layout=dict(grid_gap="8px", width="100%", align_items="end"))
+        self.grid = widgets.GridBox(self.cells, layout=dict(grid_gap="8px", width="100%", align_items="flex-end"))
         self.widen(wide)
         super().__init__([controls.row(self.previous, self.next, self.where), self.grid], layout=dict(width="100%"))
         self.previous.on_click(lambda _: self.turn(-1))
@@ -471,7 +471,7 @@ class PredictionBrowser(_ComparedBrowser):
         rows = tuple(prediction_row(one, self.bench.dataset, i) for one in self.models)
         return ComparedRow(tuple(one.name for one in self.models), rows)
 
-# %% ../nbs/46_browsers.ipynb #53f4efe2
+# %% ../nbs/46_browsers.ipynb #9afe1069
 def _first_methods(names, count=4):
     "The first few, and LocLoc if it is there"
     shown = names[:count]
