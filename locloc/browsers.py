@@ -471,7 +471,7 @@ class PredictionBrowser(_ComparedBrowser):
         rows = tuple(prediction_row(one, self.bench.dataset, i) for one in self.models)
         return ComparedRow(tuple(one.name for one in self.models), rows)
 
-# %% ../nbs/46_browsers.ipynb #9afe1069
+# %% ../nbs/46_browsers.ipynb #b5a864ce
 def _first_methods(names, count=4):
     "The first few, and LocLoc if it is there"
     shown = names[:count]

@@ -210,7 +210,7 @@ class Tally:
             sides = self.protocol.to_original(boxes[:1], look.shape)[0].round(1).tolist()
             judged |= dict(zip(("x0", "y0", "x1", "y1"), sides, strict=True))
         self.each.append(PictureScore(self.protocol.name, self.method, origin, look.id, look.class_id,
-                                      said=next(iter(own.top_ids), own.class_id), **judged))
+                                      said=own.class_id if own.label is None else own.label, **judged))
 
 def _rank(answer, class_id):
     "Place of the true class among those that a method names, from 0; None: it names none"

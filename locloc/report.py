@@ -305,7 +305,7 @@ class PictureScore(NamedTuple):
     covered:float|None=None # share of the true box that a single box covers
     inside:float|None=None  # share of that box that lies on the true one
     mask_iou:float|None=None
-    said:str|None=None      # the class that the method names first
+    said:str|None=None      # the class that the method names first, as a reader reads it
     error:str|None=None     # what is wrong with a single box, one of ERROR_TYPES
     x0:float|None=None      # the box whose IoU is `iou`, px of the picture; of several without a true one the first
     y0:float|None=None
@@ -316,7 +316,7 @@ class PictureScore(NamedTuple):
     def box(self): # (4,) float64 x0 y0 x1 y1, px of the picture; None: nothing was found, or it was not asked where
         return None if self.x0 is None else np.array([self.x0, self.y0, self.x1, self.y1])
 
-# %% ../nbs/33_report.ipynb #5e2b4f0b
+# %% ../nbs/33_report.ipynb #3c4ba20d
 def with_seed(name, number): # number: of the seed, from 0
     "What a model of that seed is called"
     return f"{name}, seed {number}" if number else name
@@ -326,7 +326,7 @@ def without_seed(name): # -> name of the method, number of the seed
     found = re.fullmatch(r"(.+), seed (\d+)", name, re.DOTALL)
     return (found[1], int(found[2])) if found else (name, 0)
 
-# %% ../nbs/33_report.ipynb #570bb1d2
+# %% ../nbs/33_report.ipynb #c677d3b6
 @dataclass(frozen=True)
 class Results:
     "What the folder of a report says of each picture"
@@ -356,27 +356,29 @@ def read_results(
             of_method = scores[score.protocol].setdefault(score.method, {})
             if score.picture not in of_method or score.origin == "held_out":
                 of_method[score.picture] = score
-        return Results(Path(folder), settings["data"], settings["split"], least_iou, scores)
+        results = Results(Path(folder), settings["data"], settings["split"], least_iou, scores)
     except (KeyError, TypeError) as missing:
         raise ValueError(one_line(f"{folder} is no whole report of this version (no {missing}): {again}")) from None
     except (ValueError, OSError, csv.Error) as wrong:
-        raise ValueError(one_line(f"{file}: {wrong}: {again}")) from None
+        raise ValueError(one_line(f"{file}: {getattr(wrong, 'strerror', wrong)}: {again}")) from None
+    if not any(scores.values()):
+        raise ValueError(f"{file} holds no method; a map alone has no box until --held-out chooses its threshold")
+    return results
 
 def _read_scores(file):
     "PictureScores of a file, in its order"
     kinds = {name: (get_args(kind) or (kind,))[0] for name, kind in get_type_hints(PictureScore).items()}
     with open(file, encoding="utf-8", newline="") as lines:
-        rows = csv.DictReader(lines)
-        missing = [name for name in kinds if name not in (rows.fieldnames or ())]
+        rows = csv.reader(lines)
+        head = next(rows, [])
+        missing = [name for name in kinds if name not in head]
         if missing:
-            raise ValueError(f"older than the boxes in it (no column {missing[0]})")
+            raise ValueError(f"of a version that kept no boxes (no column {missing[0]})")
+        columns = [(head.index(name), kind, PictureScore._field_defaults.get(name, "")) for name, kind in kinds.items()]
         for row in rows:
-            if None in row.values():
+            if len(row) != len(head):
                 raise ValueError(f"line {rows.line_num} is cut short")
-            values = {name: kinds[name](row[name]) for name in kinds if row[name]}
-            yield PictureScore(**dict.fromkeys(_ALWAYS, "") | values)
-
-_ALWAYS = "protocol", "method", "origin", "picture", "class_id"
+            yield PictureScore(*(kind(row[at]) if row[at] else nothing for at, kind, nothing in columns))
 
 # %% ../nbs/33_report.ipynb #99699e95
 @dataclass(frozen=True)

@@ -118,7 +118,8 @@ def damage(file, how):
 
 
 @pytest.mark.parametrize("how, said", [
-    ("older", "no column said"), ("cut", "line 91 is cut short"), ("words", "'left'"), ("gone", "No such file")])
+    ("older", "a version that kept no boxes"), ("cut", "line 91 is cut short"), ("words", "'left'"),
+    ("gone", "No such file")])
 def test_results_without_boxes_say_what_to_run_again(folder, tmp_path, capsys, how, said):
     shutil.copytree(folder, tmp_path/"mine")
     damage(tmp_path/"mine"/"pictures.csv", how)
@@ -127,6 +128,12 @@ def test_results_without_boxes_say_what_to_run_again(folder, tmp_path, capsys, h
     told = capsys.readouterr().err.strip()
     assert said in told and "run again what made it, `locloc compare --data scenes --count 6`" in told
     assert "pictures.csv" in told and "\n" not in told
+
+
+def test_results_of_no_method_are_refused(tmp_path):
+    evaluate(SCENES, (), progress=False, pictures=0).save(tmp_path)
+    with pytest.raises(ValueError, match="holds no method"):
+        read_results(tmp_path)
 
 
 # the browser
