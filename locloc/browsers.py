@@ -471,7 +471,7 @@ class PredictionBrowser(_ComparedBrowser):
         rows = tuple(prediction_row(one, self.bench.dataset, i) for one in self.models)
         return ComparedRow(tuple(one.name for one in self.models), rows)
 
-# %% ../nbs/46_browsers.ipynb #b5a864ce
+# %% ../nbs/46_browsers.ipynb #59230a6c
 def _first_methods(names, count=4):
     "The first few, and LocLoc if it is there"
     shown = names[:count]
@@ -520,7 +520,7 @@ class ResultsBrowser(_ComparedBrowser):
         called = [self.seeds[name].get(self.seed.value, next(iter(self.seeds[name].values()))) for name in names]
         scores = [self.results.scores[protocol].get(name, {}) for name in called]
         least_iou, self.rows, self.failed = self.results.least_iou[protocol], [], []
-        for id in scores[0] if scores else ():
+        for id in scores[0]:
             if id not in self.places:
                 dataset = self.bench.dataset
                 self.failed.append(ValueError(f"{id} is not in {dataset.name}, split {dataset.split}"))

@@ -382,7 +382,8 @@ class Compare(_Experiment):
         parts = f"# {self.data}, {self.split} split: methods compared", facts, text, _LEGEND, claims
         text = "\n\n".join(filter(None, parts)) + "\n"
         replace_whole(self.out/"table.md", lambda aside: aside.write_text(text, encoding="utf-8"))
-        print(f"{text}\n{self.out}: table.md, figure.png, report.md; runs and masks")
+        print(f"{text}\n{self.out}: table.md, figure.png, report.md; runs and masks. Picture by picture: locloc browse "
+              f"{self.out}")
 
 _LEGEND = ("Percent of pictures; ±: standard deviation between seeds; 95 %: bootstrap interval of GT-known Loc over "
            "pictures, mean of the seeds'. All else: report.md.")

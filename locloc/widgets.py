@@ -226,7 +226,7 @@ def tuning_page(
 
 def browsing_page(
     things, # one mask store's folder, one with results, or what `load_localizer` takes, one or more
-    pictures, # as for `as_dataset`
+    pictures, # as for `as_dataset`; None: those that the results name
     split=None, # as for `as_dataset`; None: the store's, that of the results, or test
 )->widgets.VBox:
     "The page of `locloc browse`: stored masks, what a comparison has found, or what methods say"
