@@ -243,11 +243,19 @@ class Tune(Settings):
 
 @dataclass(frozen=True)
 class _Browse(Settings):
-    "Look through stored masks, or through what methods say side by side: a page on localhost. Ctrl-C ends it."
-    # a mask store, or methods: names as for `locloc evaluate --method`, folders of runs, a folder with runs in it
+    """Look through stored masks, results, or what methods say side by side: a page on localhost. Ctrl-C ends it.
+
+    `locloc browse masks/mine --data birds`: a mask store.
+
+    `locloc browse results/mine --data birds`: what compare, table5 or evaluate has found; no method is asked again.
+
+    `locloc browse runs/lfdm runs/linear`: what runs say now.
+    """
+    # a mask store, a folder with results, or methods: names as for `locloc evaluate --method`, folders of runs, a
+    # folder with runs in it
     things:tyro.conf.Positional[tuple[str, ...]]
-    data:str|None=None         # the pictures, as for `locloc evaluate`; None: those that the first run learned from
-    split:str|None=None        # which of them; None: the store's, or test where there is one
+    data:str|None=None         # the pictures, as for `locloc evaluate`; None: as the results or the first run name them
+    split:str|None=None        # which of them; None: that of the store or the results, or test where there is one
     port:int=8866              # of the page; the next free one where it is taken
     theme:Literal["light", "dark"]="light" # of the page
     browser:bool=True          # open the page; --no-browser: only print its address
@@ -257,23 +265,32 @@ class _Browse(Settings):
 
     def run(self):
         if not self.things:
-            raise ValueError("nothing given: locloc browse masks/mine --data DATA, or runs/lfdm")
+            raise ValueError("nothing given: locloc browse masks/mine --data DATA, results/mine, or runs/lfdm")
         from locloc.localizers import load_localizer
+        from locloc.report import is_results, read_results
         from locloc.workbench import as_dataset
-        things = [inside for thing in self.things for inside in _runs_in(thing)]
-        is_store = (Path(things[0])/"manifest.json").is_file()
-        if is_store and len(things) > 1:
-            raise ValueError("one mask store at a time, or methods only")
-        data = self.data or _data_of(things[0])
-        if not len(as_dataset(data, self.split)):
+        stored = [thing for thing in self.things if (Path(thing)/"manifest.json").is_file() or is_results(thing)]
+        if stored and len(self.things) > 1:
+            raise ValueError("one mask store or one folder with results at a time, or methods only")
+        things = stored or [inside for thing in self.things for inside in _runs_in(thing)]
+        data, split = self.data, self.split
+        if is_results(things[0]):
+            results = read_results(things[0])
+            data, split = data or results.data, split or results.split
+        data = data or _data_of(things[0])
+        if not len(as_dataset(data, split)):
             raise ValueError(f"{data}: no pictures there")
-        for thing in () if is_store else things:
+        for thing in () if stored else things:
             load_localizer(thing)
-        _serve(_BROWSING.format(folder=os.getcwd(), things=things, data=data, split=self.split), self)
+        _serve(_BROWSING.format(folder=os.getcwd(), things=things, data=data, split=split), self)
 
 def _runs_in(thing):
     "A folder that holds finished runs stands for them"
-    inside = sorted(path.parent for path in Path(thing).glob("*/model")) if Path(thing).is_dir() else []
+    folder = Path(thing)
+    inside = sorted(path.parent for path in folder.glob("*/model")) if folder.is_dir() else []
+    if folder.is_dir() and not inside and not (folder/"config.json").exists():
+        raise ValueError(f"{thing} holds no mask store (manifest.json), no results (report.json) and no run "
+                         "(config.json): nothing to browse")
     return [str(run) for run in inside] or [thing]
 
 def _data_of(run):

@@ -31,7 +31,7 @@ from .files import Settings, check_folder, check_min, parsing, replace_whole
 from .localizers import load_localizer, load_method
 from .masks import PPDParams, source_preset
 from .peers import PEERS
-from .report import padded_table
+from .report import padded_table, with_seed
 from .stores import MaskStore, cores, make_masks
 from .train import STAGES, train
 
@@ -382,7 +382,8 @@ class Compare(_Experiment):
         parts = f"# {self.data}, {self.split} split: methods compared", facts, text, _LEGEND, claims
         text = "\n\n".join(filter(None, parts)) + "\n"
         replace_whole(self.out/"table.md", lambda aside: aside.write_text(text, encoding="utf-8"))
-        print(f"{text}\n{self.out}: table.md, figure.png, report.md; runs and masks")
+        print(f"{text}\n{self.out}: table.md, figure.png, report.md; runs and masks. Picture by picture: locloc browse "
+              f"{self.out}")
 
 _LEGEND = ("Percent of pictures; ±: standard deviation between seeds; 95 %: bootstrap interval of GT-known Loc over "
            "pictures, mean of the seeds'. All else: report.md.")
@@ -390,7 +391,7 @@ _LEGEND = ("Percent of pictures; ±: standard deviation between seeds; 95 %: boo
 def _named(entry):
     "Its models called by its name and their seed; the first is in figures"
     for seed, one in enumerate(entry.localizers):
-        one.name, one.shown = entry.name if not seed else f"{entry.name}, seed {seed}", not seed
+        one.name, one.shown = with_seed(entry.name, seed), not seed
     return entry
 
 # %% ../nbs/35_compare.ipynb #compare-016

@@ -58,12 +58,13 @@ class _Look:
     regions:np.ndarray|None    # (S, S) uint8, as PxAP wants it
     class_id:str               # true class, as the data set has it
     id:str                     # of the sample
+    shape:tuple                # (H, W) of the picture as it is, px
 
 def _make_look(protocol, class_id, view, sample, picture, mask, ignore):
     known = sample.boxes is not None and len(sample.boxes)
     boxes = protocol.boxes(sample.boxes, picture.shape[:2], protocol.inclusive) if known else None
     masks = (None, None) if mask is None else (protocol.mask(mask), protocol.regions(mask, ignore))
-    return _Look(view, boxes, *masks, class_id, sample.id)
+    return _Look(view, boxes, *masks, class_id, sample.id, picture.shape[:2])
 
 @dataclass(frozen=True)
 class _Batch:
@@ -158,7 +159,7 @@ class Tally:
         if rank is not None:
             self.classes.count(rank)
         if not self.localizes:
-            self._keep("", look, rank)
+            self._keep("", look, answer.own, rank=rank)
             return []
         wide = self.wide(answer.known)
         scored = self.scored(answer.known, wide)
@@ -170,7 +171,7 @@ class Tally:
                 self.mask_ious[origin].append(judged["mask_iou"])
             if look.true_boxes is not None:
                 judged |= self._judge(origin, look, one.boxes, own[origin].boxes, rank)
-            self._keep(origin, look, rank, **judged)
+            self._keep(origin, look, answer.own, one.boxes, rank=rank, **judged)
         if wide is not None and look.regions is not None:
             self.pixels.update(wide, look.regions)
             self.pixel_pictures += 1
@@ -193,15 +194,23 @@ class Tally:
         judged = dict(iou=float(iou), own_iou=float(own_iou))
         if len(boxes) == 1:
             last = np.array([0, 0, end_pixels, end_pixels])
-            self.errors[origin].update(boxes + last, look.true_boxes + last, rank in (None, 0))
+            judged["error"] = self.errors[origin].update(boxes + last, look.true_boxes + last, rank in (None, 0))
             judged["covered"], judged["inside"] = metrics.coverage(boxes + last, look.true_boxes + last)
         if origin == next(iter(self.thresholds), origin):
             name = PurePosixPath(look.id).name
             self.extremes.update(Judged(float(iou), look.picture, look.true_boxes, boxes, look.class_id, name))
         return judged
 
-    def _keep(self, origin, look, rank, **judged):
-        self.each.append(PictureScore(self.protocol.name, self.method, origin, look.id, look.class_id, rank, **judged))
+    def _keep(self, origin, look, own, boxes=(), **judged):
+        "For `pictures.csv`; of several boxes the one that was judged"
+        if len(boxes) > 1 and look.true_boxes is not None:
+            boxes = boxes[metrics.best_ious(list(boxes[:, None]), look.true_boxes, self.protocol.end_pixels).argmax():]
+        has_area = len(boxes) and (boxes[0, 2:] > boxes[0, :2]).all()
+        if has_area:
+            sides = self.protocol.to_original(boxes[:1], look.shape)[0].round(1).tolist()
+            judged |= dict(zip(("x0", "y0", "x1", "y1"), sides, strict=True))
+        self.each.append(PictureScore(self.protocol.name, self.method, origin, look.id, look.class_id,
+                                      said=own.class_id if own.label is None else own.label, **judged))
 
 def _rank(answer, class_id):
     "Place of the true class among those that a method names, from 0; None: it names none"
@@ -531,6 +540,6 @@ def evaluate(
     rows = [row for judge in judges for row in judge.rows()]
     rows.sort(key=lambda row: _ORDER.index(row["table"])) # protocols and methods keep their order
     settings = dict(protocols=[asdict(p) for p in protocols], methods={one.name: one.fingerprint for one in localizers},
-                    classes=len(dataset.classes))
+                    classes=len(dataset.classes), data=dataset.name, split=dataset.split)
     each = tuple(one for judge in judges for tally in judge.tallies.values() for one in tally.each)
     return Report(header, settings, tuple(rows), _figures(judges, figure_rows) if figure_rows else {}, each)

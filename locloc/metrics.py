@@ -578,8 +578,10 @@ class ErrorTypes:
         box,              # (4,) x0 y0 x1 y1
         true_boxes,       # (K, 4) in the same pixels, K > 0
         class_right=True, # is the predicted class the true one?
-    ):
-        self.counts[error_type(box, true_boxes, class_right, self.iou)] += 1
+    )->str:               # what was counted, one of ERROR_TYPES
+        kind = error_type(box, true_boxes, class_right, self.iou)
+        self.counts[kind] += 1
+        return kind
 
     def compute(self)->dict: # every one of ERROR_TYPES -> percent; empty before the first picture
         counts = _sum_over_processes(np.array([self.counts[name] for name in ERROR_TYPES], dtype=np.float64))

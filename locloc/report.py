@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMATS', 'padded_table', 'Report', 'Curve', 'IoUSpread', 'curves_figure', 'spreads_figure', 'Judged',
-           'extremes_figure', 'PictureScore', 'Prediction', 'label_files', 'check_labels', 'write_predictions']
+           'extremes_figure', 'PictureScore', 'with_seed', 'without_seed', 'Results', 'is_results', 'read_results',
+           'Prediction', 'label_files', 'check_labels', 'write_predictions']
 
 # %% ../nbs/33_report.ipynb #report-003
 import csv
@@ -17,13 +18,13 @@ from functools import partial
 from itertools import product
 from pathlib import Path, PurePosixPath
 from textwrap import fill
-from typing import NamedTuple
+from typing import NamedTuple, get_args, get_type_hints
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from .files import replace_whole, sweep
+from .files import read_json, replace_whole, sweep
 from .localization import Localization, one_line
 from .metrics import ERROR_TYPES
 from .plot import clip_name, new_figure, plain_text, show_boxes, show_picture
@@ -304,6 +305,80 @@ class PictureScore(NamedTuple):
     covered:float|None=None # share of the true box that a single box covers
     inside:float|None=None  # share of that box that lies on the true one
     mask_iou:float|None=None
+    said:str|None=None      # the class that the method names first, as a reader reads it
+    error:str|None=None     # what is wrong with a single box, one of ERROR_TYPES
+    x0:float|None=None      # the box whose IoU is `iou`, px of the picture; of several without a true one the first
+    y0:float|None=None
+    x1:float|None=None
+    y1:float|None=None
+
+    @property
+    def box(self): # (4,) float64 x0 y0 x1 y1, px of the picture; None: nothing was found, or it was not asked where
+        return None if self.x0 is None else np.array([self.x0, self.y0, self.x1, self.y1])
+
+# %% ../nbs/33_report.ipynb #3c4ba20d
+def with_seed(name, number): # number: of the seed, from 0
+    "What a model of that seed is called"
+    return f"{name}, seed {number}" if number else name
+
+def without_seed(name): # -> name of the method, number of the seed
+    "What `with_seed` was given"
+    found = re.fullmatch(r"(.+), seed (\d+)", name, re.DOTALL)
+    return (found[1], int(found[2])) if found else (name, 0)
+
+# %% ../nbs/33_report.ipynb #c677d3b6
+@dataclass(frozen=True)
+class Results:
+    "What the folder of a report says of each picture"
+    folder:Path
+    data:str       # name of the data set
+    split:str
+    least_iou:dict # protocol -> IoU from which on a box is right
+    scores:dict    # protocol -> method -> id of a picture -> PictureScore
+
+def is_results(folder):
+    "Does a folder hold a report, and no run?"
+    return (Path(folder)/"report.json").is_file() and not (Path(folder)/"config.json").is_file()
+
+def read_results(
+    folder,    # of a report, str or Path
+)->Results:    # raises ValueError that says what to run again, where the file holds no boxes or is damaged
+    "What `Report.save` wrote of each picture"
+    file, report = Path(folder)/"pictures.csv", read_json(Path(folder)/"report.json")
+    again = f"run again what made it, {report.get('header', {}).get('command', 'locloc evaluate')}; runs are kept"
+    least_iou, scores = {}, {}
+    try:
+        settings = report["settings"]
+        for protocol in settings["protocols"]:
+            least = np.nextafter(protocol["iou"], 1) if protocol["strict"] else protocol["iou"]
+            least_iou[protocol["name"]], scores[protocol["name"]] = float(least), {}
+        for score in _read_scores(file):
+            of_method = scores[score.protocol].setdefault(score.method, {})
+            if score.picture not in of_method or score.origin == "held_out":
+                of_method[score.picture] = score
+        results = Results(Path(folder), settings["data"], settings["split"], least_iou, scores)
+    except (KeyError, TypeError) as missing:
+        raise ValueError(one_line(f"{folder} is no whole report of this version (no {missing}): {again}")) from None
+    except (ValueError, OSError, csv.Error) as wrong:
+        raise ValueError(one_line(f"{file}: {getattr(wrong, 'strerror', wrong)}: {again}")) from None
+    if not any(scores.values()):
+        raise ValueError(f"{file} holds no method; a map alone has no box until --held-out chooses its threshold")
+    return results
+
+def _read_scores(file):
+    "PictureScores of a file, in its order"
+    kinds = {name: (get_args(kind) or (kind,))[0] for name, kind in get_type_hints(PictureScore).items()}
+    with open(file, encoding="utf-8", newline="") as lines:
+        rows = csv.reader(lines)
+        head = next(rows, [])
+        missing = [name for name in kinds if name not in head]
+        if missing:
+            raise ValueError(f"of a version that kept no boxes (no column {missing[0]})")
+        columns = [(head.index(name), kind, PictureScore._field_defaults.get(name, "")) for name, kind in kinds.items()]
+        for row in rows:
+            if len(row) != len(head):
+                raise ValueError(f"line {rows.line_num} is cut short")
+            yield PictureScore(*(kind(row[at]) if row[at] else nothing for at, kind, nothing in columns))
 
 # %% ../nbs/33_report.ipynb #99699e95
 @dataclass(frozen=True)

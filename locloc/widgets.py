@@ -18,10 +18,11 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from . import controls
-from .browsers import MaskBrowser, PredictionBrowser
+from .browsers import MaskBrowser, PredictionBrowser, ResultsBrowser
 from .controls import Explainer, Names, Runner, Status
 from .data import PictureError
 from .plot import show_sweep
+from .report import is_results
 from .setting import Chosen
 from .sweeps import CRITERIA, Grid, SweepTable, criteria_worth, sweep
 from .tuner import ThresholdTuner
@@ -227,12 +228,19 @@ def tuning_page(
     return widgets.Tab([tuner, SweepPanel(tuner)], titles=["Tuner", "Sweep"])
 
 def browsing_page(
-    things, # one mask store's folder, or what `load_localizer` takes, one or more
-    pictures, # as for `as_dataset`
-    split=None, # as for `as_dataset`; None: the store's, or test
+    things, # one mask store's folder, one with results, or what `load_localizer` takes, one or more
+    pictures, # as for `as_dataset`; None: those that the results name
+    split=None, # as for `as_dataset`; None: the store's, that of the results, or test
 )->widgets.VBox:
-    "The page of `locloc browse`: stored masks, or what methods say"
+    "The page of `locloc browse`: stored masks, what a comparison has found, or what methods say"
+    browser = _browser(things, pictures, split)
+    browser.folder = Path.cwd()
+    return browser
+
+def _browser(things, pictures, split):
     if (Path(things[0])/"manifest.json").is_file():
         options = {} if split is None else dict(split=split)
         return MaskBrowser(things[0], pictures, **options)
+    if is_results(things[0]):
+        return ResultsBrowser(things[0], pictures, split=split)
     return PredictionBrowser(list(things), pictures, split=split)

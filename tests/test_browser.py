@@ -21,6 +21,7 @@ from conftest import hard_to_use
 
 from locloc.data import load_dataset
 from locloc.masks import GrabCutParams
+from locloc.stores import make_masks
 
 root = Path(__file__).parents[1]
 SIZES = (1440, 900), (1024, 768)
@@ -287,13 +288,13 @@ def test_jupyterlab(page, lab):
 
 
 class Tune:
-    "A running `locloc tune` of two pictures in a folder"
-    def __init__(self, folder, environment, *options):
+    "A running `locloc tune`, or another command with a page, in a folder with two pictures"
+    def __init__(self, folder, environment, *options, command=("tune", "0.jpg", "1.jpg")):
         pictures = sorted((root/"data"/"images").rglob("*.jpg"))
         for k in range(2):
             shutil.copy(pictures[k], folder/f"{k}.jpg")
         self.log = folder/"log"
-        command = [sys.executable, "-c", "from locloc.cli import main; main()", "tune", "0.jpg", "1.jpg",
+        command = [sys.executable, "-c", "from locloc.cli import main; main()", *command,
                    "--no-browser", "--port", str(free_port()), *options]
         with self.log.open("w") as said:
             self.process = subprocess.Popen(
@@ -324,8 +325,8 @@ def is_kernel(process):
 @pytest.fixture
 def tune(environment, tmp_path):
     started = []
-    def start(*options):
-        started.append(Tune(tmp_path, environment, *options))
+    def start(*options, **more):
+        started.append(Tune(tmp_path, environment, *options, **more))
         return started[-1]
     yield start
     for one in started:
@@ -351,6 +352,23 @@ def test_page_of_the_command_line(page, tune, theme, tmp_path):
     page.get_by_role("alert").filter(has_text="Disconnected").wait_for()
     assert running.said() == [
         address, f"Ctrl-C ends it; settings are saved in {tmp_path}", "", "stopped"], "nothing else"
+
+
+def test_a_thumbnail_opens_the_tuner_and_there_is_a_way_back(page, tune, tmp_path):
+    scenes = load_dataset("scenes", split="test", count=3)
+    make_masks(scenes, tmp_path/"masks", "lowlevel", progress=False)
+    running = tune(command=("browse", "masks", "--data", "scenes"))
+    page.goto(running.address())
+    thumbnail = page.locator(".locloc-browser button img").first
+    thumbnail.wait_for()
+    page.get_by_text("1 to 3 of 3").wait_for()
+    assert hard_to_use(page, ".locloc-browser") == []
+    thumbnail.click()
+    until_there(page)
+    assert not thumbnail.is_visible()
+    page.locator(".locloc-back").click()
+    thumbnail.wait_for()
+    page.locator(".locloc-tuner").wait_for(state="hidden")
 
 
 def test_ten_reloads_leave_one_kernel(page, tune):

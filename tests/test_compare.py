@@ -19,6 +19,7 @@ from locloc.compare import (
 from locloc.localization import Localization
 from locloc.localizers import load_localizer
 from locloc.report import PictureScore, Report
+from locloc.widgets import browsing_page
 
 SMALL = "--data scenes --count 4 --epochs 1 --workers 1".split()
 WORDS = "--methods cam whole grabcut:lowlevel --seeds 0 1 --published cub".split()
@@ -48,6 +49,14 @@ def test_each_method_has_its_row(whole):
     assert "as published (cub)" in head and "36.1 / – / 56.0, VGG16" in cam and "VGG16" not in masks
     assert whole_picture.count("–") > 5
     assert (out/"figure.png").exists() and (out/"report.md").exists()
+
+
+def test_the_results_are_browsed_picture_by_picture(whole):
+    browser = browsing_page([str(whole[0])], None)
+    assert browser.methods.options == ("CAM", "whole", "grabcut:lowlevel") and browser.seed.options == (0, 1)
+    assert len(browser.rows) == 4 and not browser.failed
+    cam, _, cut = browser.rows[0].predictions
+    assert cam.said and cam.class_right is not None and not cut.said and cut.box.any()
 
 
 def weights(run):
