@@ -481,7 +481,8 @@ class Evaluate(Settings):
     # COCO or ImageFolder
     data:str
     # what is measured: centred, whole, attention:SOURCE, ppd:SOURCE, grabcut:SOURCE, locloc-tiny, or a run's folder;
-    # options behind commas, such as grabcut:lowlevel,delta0=.05
+    # a source is a name or the file that the tuner saved, grabcut:params.json; options behind commas, such as
+    # grabcut:lowlevel,delta0=.05; what the table calls it may stand before it, tuned=grabcut:params.json
     method:tuple[str, ...]=("ppd:lowlevel", "grabcut:lowlevel")
     split:str="test"          # which pictures
     pictures:Path|None=None   # where its pictures are, if not beside the lists

@@ -22,11 +22,10 @@ from pathlib import Path, PurePosixPath
 import cv2
 import numpy as np
 import torch.distributed as dist
-from tqdm.auto import tqdm
 
 from . import __version__, metrics
 from .data import PictureError, Protocol, get_protocol, mean_box, trivial_boxes
-from .files import same_place
+from .files import progress_bar, same_place
 from .localization import Localization, class_key, one_line, sharing
 from .localizers import load_localizer
 from .plot import FigureRow, fig4
@@ -514,7 +513,7 @@ def evaluate(
     unknown = {one.name: _unknown_classes(one, dataset) for one in localizers}
     chosen_on = {origin: other for origin, other in (("held_out", held_out), ("pseudo", pseudo)) if other is not None}
     drawn = np.sort(np.random.default_rng(0).permutation(len(dataset))[:pictures])
-    bar = tqdm(total=len(dataset), desc="evaluate", unit="picture", disable=not progress)
+    bar = progress_bar(progress, total=len(dataset), desc="evaluate", unit="picture")
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool, bar:
         thresholds = {}
         for origin, other in chosen_on.items():

@@ -21,10 +21,9 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from .data import load_dataset
-from .files import DISK_FULL, check_folder, naming, replace_whole, sweep, sync_disk
+from .files import DISK_FULL, check_folder, naming, progress_bar, replace_whole, sweep, sync_disk
 from .layouts import find_layout, split_folders
 from .localization import one_line, one_line_errors
 from .scenes import SCENE_SETS, SCENE_SPLITS
@@ -87,7 +86,7 @@ def download(
     by_hand = (f"get {archive.url} elsewhere ({archive.size/1e6:,.0f} MB), "
                f"put it at {path} and give the same command again")
     if not path.exists():
-        bar = tqdm(total=archive.size, unit="B", unit_scale=True, desc=archive.name, disable=not progress)
+        bar = progress_bar(progress, total=archive.size, unit="B", unit_scale=True, desc=archive.name)
         try:
             with bar:
                 if not part.exists() or part.stat().st_size < archive.size:
@@ -269,7 +268,7 @@ def check_dataset(
     found, problems = _open_splits(path, pictures)
     total = sum(map(len, found.values()))
     first_of = {} # digest -> (split, id) of the first picture with these pixels
-    bar = tqdm(total=total, desc="check", unit="picture", disable=not progress)
+    bar = progress_bar(progress, total=total, desc="check", unit="picture")
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool, bar:
         for split, data in found.items():
             bare = readable = 0

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DISK_FULL', 'LEFTOVER', 'PICTURE_SUFFIXES', 'naming', 'sync_disk', 'replace_whole', 'remove_whole', 'sweep',
            'is_picture', 'is_hidden', 'folder_names', 'files_below', 'check_folder', 'check_kinds', 'Settings',
-           'parsing', 'check_min', 'read_json', 'same_place', 'differences']
+           'parsing', 'check_min', 'read_json', 'progress_bar', 'same_place', 'differences']
 
 # %% ../nbs/02_files.ipynb #files-003
 import errno
@@ -269,6 +269,15 @@ def read_json(
     if not isinstance(found, dict):
         raise ValueError(f"{path} is damaged (it holds no JSON object){mend}")
     return found
+
+# %% ../nbs/02_files.ipynb #b2e94671
+def progress_bar(
+    shown:bool, # False: nothing is printed
+    **options, # of tqdm: total, desc, unit, initial ...
+):
+    "tqdm's bar"
+    from tqdm.auto import tqdm
+    return tqdm(**options) if shown else tqdm(**options, disable=True)
 
 # %% ../nbs/02_files.ipynb #files-011
 def _flat(value):

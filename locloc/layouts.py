@@ -329,7 +329,8 @@ def _glob(folder, pattern): # of a name, or of a folder's and a name
                   if not is_hidden(path.name) and ("/" not in pattern or not is_hidden(path.parent.name)))
 
 # %% ../nbs/04_layouts.ipynb #layouts-018
-_COLUMNS = ("image", "class", "split", "width", "height", "x0", "y0", "x1", "y1", "mask")
+_CORNERS = ("x0", "y0", "x1", "y1")
+_COLUMNS = ("image", "class", "split", "width", "height", *_CORNERS, "mask")
 
 class _CsvRow(NamedTuple):
     image: str
@@ -357,12 +358,16 @@ def _csv_reader(file):
     return csv.reader(chain([first], file), delimiter=said[1] if said else max(",;\t", key=first.count))
 
 def _csv_places(header):
-    "Where each of _COLUMNS stands"
+    "Where each of _COLUMNS stands; None: nowhere, as boxes or masks may"
     header = [name.strip().lower() for name in header]
-    missing = [column for column in _COLUMNS if column not in header]
+    missing = {column for column in _COLUMNS if column not in header}
+    if set(header) <= set(_COLUMNS): # with other names there, one of them may be misspelt
+        missing -= {"mask"}
+        missing -= set(_CORNERS) if missing >= set(_CORNERS) else set()
+    missing = [column for column in _COLUMNS if column in missing]
     if missing:
         raise ValueError(f"lacks {', '.join(missing)}; the header must be {','.join(_COLUMNS)}")
-    return [header.index(column) for column in _COLUMNS]
+    return [header.index(column) if column in header else None for column in _COLUMNS]
 
 def _csv_rows(path):
     "index.csv -> (number of the line it begins on, _CsvRow) of each row"
@@ -379,7 +384,7 @@ def _csv_rows(path):
                 if values and len(values) != len(header):
                     raise ValueError(f"expected {len(header)} values")
                 if values:
-                    yield line, _parsed([values[place] for place in places])
+                    yield line, _parsed(["" if place is None else values[place] for place in places])
                 line = reader.line_num + 1
         except UnicodeDecodeError:
             raise _not_utf8(path) from None

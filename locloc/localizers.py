@@ -26,9 +26,10 @@ from .data import Geometry, open_picture
 from .files import read_json
 from .lite0 import imagenet_classes
 from .localization import Classes, Localization, class_key, shared, sharing
-from .masks import GrabCutParams, grabcut_mask, ppd_mask, resize_mask, source_preset
+from .masks import GrabCutParams, Preset, grabcut_mask, ppd_mask, resize_mask, source_preset
 from .model import LocLoc
 from .peers import Peer, of_class, stretch
+from .setting import read_setting
 from .stores import cores
 
 # %% ../nbs/30_localizers.ipynb #localizers-005
@@ -66,36 +67,40 @@ def _attend(source, size, pictures):
     return inputs, shared(json.dumps(source.fingerprint, sort_keys=True), inputs, source)
 
 def _check_size(size):
-    if not isinstance(size, int) or size < 1:
+    if size is not None and (not isinstance(size, int) or size < 1):
         raise ValueError(f"size must be 1 or more, got {size!r}")
 
 def _check_threshold(threshold):
     if threshold is not None and not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be in [0, 1], got {threshold}")
 
-def _load_source(source, options):
-    "An attention source from its name and options; a source is itself"
-    if not isinstance(source, str):
-        return source
-    if not source:
-        raise ValueError("which attention source? such as grabcut:lowlevel or grabcut:dino_vits16")
-    return load_attention(source, **options)
+def _begin(source, size, options): # -> attention source, its thresholds, size
+    "From an attention source, its name with options, or the file that the tuner saved"
+    if str(source).endswith(".json"):
+        saved = read_setting(source)
+        if options:
+            raise ValueError(f"{source} says where attention comes from: leave out {', '.join(options)}")
+        return saved.load_source(), Preset(saved.setting.params, saved.setting.ppd), size or saved.size
+    if isinstance(source, str):
+        source = load_attention(source, **options)
+    return source, source_preset(source.name), size or 224
 
 class AttentionMap:
     "An attention map as a score map: where the box is drawn is the threshold's business"
     class_specific = False
 
     def __init__(self,
-        source,         # attention source, or its name
+        source,         # attention source, its name, or the file that the tuner saved
         threshold=None, # share of the map's maximum at which its own box is drawn; None: .5, and a protocol has its own
-        size:int=224,   # pictures are squashed to this side, px
+        size:int=None,  # pictures are squashed to this side, px; None: 224, or that of the file
         **options,      # weights, layers, heads, ... as for `load_attention`
     ):
         _check_size(size)
         _check_threshold(threshold)
-        self.source, self.threshold, self.size = _load_source(source, options), threshold, size
+        self.source, _, self.size = _begin(source, size, options)
+        self.threshold = threshold
         self.name = f"attention:{self.source.name}"
-        self.fingerprint = dict(name="attention", source=self.source.fingerprint, threshold=threshold, size=size)
+        self.fingerprint = dict(name="attention", source=self.source.fingerprint, threshold=threshold, size=self.size)
 
     def __call__(self, pictures, class_ids=None):
         inputs, maps = _attend(self.source, self.size, pictures)
@@ -116,16 +121,16 @@ class PPD:
     class_specific = False
 
     def __init__(self,
-        source,       # attention source, or its name
-        ppd=None,     # the threshold, [0, 1]; None: the source's preset
-        size:int=224, # pictures are squashed to this side, px
-        **options,    # weights, layers, heads, ... as for `load_attention`
+        source,        # attention source, its name, or the file that the tuner saved
+        ppd=None,      # the threshold, [0, 1]; None: that of the file, or the source's preset
+        size:int=None, # pictures are squashed to this side, px; None: 224, or that of the file
+        **options,     # weights, layers, heads, ... as for `load_attention`
     ):
         _check_size(size)
-        self.source, self.size = _load_source(source, options), size
-        self.ppd = source_preset(self.source.name).ppd if ppd is None else ppd
+        self.source, thresholds, self.size = _begin(source, size, options)
+        self.ppd = thresholds.ppd if ppd is None else ppd
         self.name, self.setting = f"ppd:{self.source.name}", f"attention ≥ {self.ppd}"
-        self.fingerprint = dict(name="ppd", source=self.source.fingerprint, ppd=self.ppd, size=size)
+        self.fingerprint = dict(name="ppd", source=self.source.fingerprint, ppd=self.ppd, size=self.size)
 
     def __call__(self, pictures, class_ids=None):
         inputs, maps = _attend(self.source, self.size, pictures)
@@ -138,20 +143,21 @@ class GrabCut:
     class_specific = False
 
     def __init__(self,
-        source,                    # attention source, or its name
-        params:GrabCutParams=None, # None: the source's preset
-        size:int=224,              # pictures are squashed to this side, px
+        source,                    # attention source, its name, or the file that the tuner saved
+        params:GrabCutParams=None, # None: those of the file, or the source's preset
+        size:int=None,             # pictures are squashed to this side, px; None: 224, or that of the file
         workers:int=None,          # threads that cut; None: one a core
         **options,                 # delta0, delta1, split, ... of the params; weights, layers, ... of the source
     ):
         ours = {field.name: options.pop(field.name) for field in fields(GrabCutParams) if field.name in options}
         _check_size(size)
-        self.source, self.size, self.workers = _load_source(source, options), size, workers or cores()
-        self.params = replace(params or source_preset(self.source.name).params, **ours)
+        self.source, thresholds, self.size = _begin(source, size, options)
+        self.params, self.workers = replace(params or thresholds.params, **ours), workers or cores()
         self.name = f"grabcut:{self.source.name}"
         thresholds = {"δ0": self.params.delta0, "δ1": self.params.delta1, "split": self.params.split}
         self.setting = ", ".join(f"{name} {value:g}" for name, value in thresholds.items() if value is not None)
-        self.fingerprint = dict(name="grabcut", source=self.source.fingerprint, params=asdict(self.params), size=size)
+        params, source = asdict(self.params), self.source.fingerprint
+        self.fingerprint = dict(name="grabcut", source=source, params=params, size=self.size)
 
     def __call__(self, pictures, class_ids=None):
         inputs, maps = _attend(self.source, self.size, pictures)
@@ -312,9 +318,11 @@ def load_localizer(
         return _make(LOCALIZERS[kind], kind, source, options)
     if os.path.isdir(name):
         return _call(_load_run, str(name), [Path(name)], options)
+    if "/" in str(name):
+        raise ValueError(f"{name}: no such folder: locloc train makes one, and locloc info lists what a folder holds")
     near = difflib.get_close_matches(str(name), localizer_names(), 3, .4)
     hint = f"; nearest: {', '.join(near)}" if near else ""
-    there = ", ".join(localizer_names())
+    there = ", ".join(f"{kind}:SOURCE" if entry.takes_source else kind for kind, entry in LOCALIZERS.items())
     raise ValueError(f"no method and no run folder called {str(name)!r}{hint}. There are {there}")
 
 def _make(entry, kind, source, options):
@@ -337,6 +345,8 @@ def _call(make, name, arguments, options):
         raise ValueError(f"{name}: {error}") from error
 
 def _load_model(folder):
+    if (folder/"manifest.json").is_file():
+        raise ValueError(f"{folder} holds masks, not a model: locloc browse {folder} --data DATA shows them")
     config = folder/"config.json"
     is_peer = config.is_file() and "method" in read_json(config)
     return (Peer if is_peer else LocLoc).load(folder)
@@ -372,12 +382,15 @@ def localize(
 
 # %% ../nbs/30_localizers.ipynb #feb589dc
 def load_method(
-    text:str, # a name or a folder, options behind commas
+    text:str, # a name or a folder, options behind commas; before it what a table calls it, as in tuned=grabcut:...
 ):            # Localizer of that name; raises ValueError or FileNotFoundError as `load_localizer`
     "A method from one word"
     if os.path.isdir(text): # its name may hold a comma
         return load_localizer(text)
-    name, *options = text.split(",")
+    title, equals, rest = text.partition("=")
+    if not equals or {*":,/"} & {*title}:
+        title, rest = text, text
+    name, *options = rest.split(",")
     values = {}
     for option in options:
         key, equals, value = option.partition("=")
@@ -385,7 +398,7 @@ def load_method(
             raise ValueError(f"--method {text}: an option is name=value, got {option!r}")
         values[key] = _value(value)
     localizer = load_localizer(name, **values)
-    localizer.name = text
+    localizer.name = title
     return localizer
 
 def _value(text):

@@ -249,7 +249,7 @@ def fig4(
         for answer in row.answers.values():
             stages |= dict.fromkeys(answer.stages)
     width = max(int(12 * side), 8)
-    titles = [_plain_lines(fill(clip_name(one_line(name), 4 * width), width))
+    titles = [_plain_lines(fill(clip_name(one_line(name), 4 * width).replace(",", ", "), width))
               for name in ("picture", *stages, *answers)]
     if "attention" in stages:
         titles[1 + list(stages).index("attention")] = "attention $F^{att}$"

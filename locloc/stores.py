@@ -33,13 +33,12 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
-from tqdm.auto import tqdm
 
 from . import __version__
 from .attention import load_attention
 from .boxes import map_boxes, scale_boxes
 from .data import Geometry, PictureError, Sample, Samples
-from .files import DISK_FULL, LEFTOVER, differences, read_json, replace_whole
+from .files import DISK_FULL, LEFTOVER, differences, progress_bar, read_json, replace_whole
 from .localization import one_line
 from .masks import GrabCutParams, PPDParams, check_strokes, grabcut_mask, ppd_mask, resize_mask, source_preset
 
@@ -83,7 +82,8 @@ def _put_first(aside, file):
 # %% ../nbs/14_stores.ipynb #stores-035
 def _read_manifest(file):
     if not file.is_file():
-        raise ValueError(f"{file.parent} is no mask store: it has no manifest.json; make_masks makes one")
+        raise ValueError(f"{file.parent} is no mask store: it has no manifest.json; "
+                         f"locloc masks --out {file.parent} makes one")
     mend = ": delete it with its folder, or restore it"
     manifest = read_json(file, mend)
     damaged, size = manifest.get("damaged", {}), manifest.get("size", [1, 1])
@@ -616,8 +616,8 @@ def make_masks(
     return store
 
 def _bar(total, missing, progress):
-    quiet = not progress or os.environ.get("RANK", "0") != "0"
-    return tqdm(total=total, initial=total - missing, desc="masks", unit=" pictures", disable=quiet)
+    shown = progress and os.environ.get("RANK", "0") == "0"
+    return progress_bar(shown, total=total, initial=total - missing, desc="masks", unit=" pictures")
 
 # %% ../nbs/14_stores.ipynb #b403a26d
 def pseudo_truth(
@@ -656,7 +656,7 @@ def check_masks(
     problems += [_stranger(store, name) for name in sorted(there) if name not in names]
     there = sorted(names.intersection(there))
     jobs = ((store, there[i:i + 256]) for i in range(0, len(there), 256))
-    bar = tqdm(total=len(there), desc="check", unit=" masks", disable=not progress)
+    bar = progress_bar(progress, total=len(there), desc="check", unit=" masks")
     with worker_processes(workers, None) as run, bar:
         for read, wrong in run(_look_at, jobs):
             problems += wrong

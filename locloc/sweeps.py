@@ -17,10 +17,10 @@ from weakref import WeakKeyDictionary, proxy
 import cv2
 import numpy as np
 from scipy.stats import spearmanr
-from tqdm.auto import tqdm
 
 from .attention import load_attention
 from .data import Geometry, PictureError
+from .files import progress_bar
 from .grabcut import PreparedPicture
 from .masks import GrabCutParams, grabcut_mask, ppd_mask
 from .metrics import mask_iou
@@ -270,7 +270,7 @@ def choose_params(
     settings, parts = [*(grid or params_grid()), *thresholds], []
     geometry, batches = Geometry(resize=224, squash=True), _batches(dataset, batch_size)
     judge = partial(_judge_batch, settings)
-    bar = tqdm(total=len(dataset), desc="settings", disable=not progress)
+    bar = progress_bar(progress, total=len(dataset), desc="settings")
     with worker_processes(workers, source) as run, bar:
         for part in over_batches(run, source, geometry, batches, judge):
             parts.append(part)

@@ -33,14 +33,13 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
-from tqdm.auto import tqdm
 
 from . import files
 from .augment import TrainTransform, background_patch
 from .backbone import load_backbone, read_content
 from .data import load_dataset
 from .faults import LOCK, faults_in_one_line, only_one
-from .files import Settings, check_folder, check_min, differences, parsing, replace_whole
+from .files import Settings, check_folder, check_min, differences, parsing, progress_bar, replace_whole
 from .geg import GEG, geg_loss
 from .lfdm import LFDM, LinearHead
 from .localization import one_line
@@ -360,7 +359,7 @@ class CachedViews(Dataset):
         count = len(loader.dataset)
         device = next(stage.parameters()).device
         arrays = {}
-        with tqdm(total=views*count, desc="features", unit="view", disable=not progress) as bar:
+        with progress_bar(progress, total=views*count, desc="features", unit="view") as bar:
             for view in range(views):
                 loader.batch_sampler.sampler.epoch = view
                 for keys, batch in zip(loader.batch_sampler, loader, strict=True):
@@ -462,7 +461,7 @@ def _open_log(accelerator, config, step, total, progress):
     if main:
         _drop_lines_after(step, path)
     accelerator.init_trackers("events")
-    bar = tqdm(total=total, initial=step, desc=config.out.name, unit="step", disable=not (progress and main))
+    bar = progress_bar(progress and main, total=total, initial=step, desc=config.out.name, unit="step")
     with bar, open(path if main else os.devnull, "a", buffering=1) as lines:
         def log(step, epoch, lr, figures):
             lines.write(json.dumps({"step": step, "epoch": epoch, "lr": lr, **figures}) + "\n")

@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 import pytest
 
-os.environ.update(HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="2", MPLBACKEND="agg", TQDM_DISABLE="1")
+os.environ.update(HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="2", MPLBACKEND="agg")
 
 # started in the background a shell makes Ctrl-C unheard, and children inherit that
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -880,7 +880,7 @@ CASES.append(Case("model-empty-folder", write({"p.png": encoded(), "run/x": ""})
                   "predict in/p.png --out out --method in/run".split(),
                   ("in/run/config.json is missing",), 1))
 CASES.append(Case("model-missing", write({"p.png": encoded()}), "predict in/p.png --out out --method in/run".split(),
-                  ("no method and no run folder called 'in/run'",), 1))
+                  ("in/run: no such folder: locloc train makes one",), 1))
 CASES.append(Case("info-of-nothing", write({"p.png": encoded()}), "info in".split(), ("in: no manifest.json",), 1))
 CASES.append(Case("info-of-garbage", write({"config.json": "{"}), "info in".split(), ("in/config.json",), 1))
 CASES.append(Case("info-of-a-list", write({"report.json": "[1]"}), "info in".split(), ("in/report.json",), 1))

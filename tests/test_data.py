@@ -491,10 +491,20 @@ def test_wrong_rows(folder, row, why):
     ("image,klass,split,width,height,x0,y0,x1,y1,mask", "line 1: lacks class"),
     (HEADER.replace(",", "|"), "lacks image, class"),
     ("", "lacks image"),
+    ("image,class,split,width,height,x0,y0,x1", "lacks y1"),
+    ("image,class,split,width,height,masks", "lacks x0, y0, x1, y1, mask"),
 ])
 def test_wrong_header(folder, header, why):
     with pytest.raises(ValueError, match=why):
         load_dataset(index(folder, header=header))
+
+
+@pytest.mark.parametrize("columns", [5, 9])
+def test_where_nothing_has_a_mask_or_a_box_columns_may_be_left_out(folder, columns):
+    row = "a.png,cat,train,40,30,1,2,20,25"
+    header, row = (",".join(line.split(",")[:columns]) for line in (HEADER, row))
+    (sample,) = load_dataset(index(folder, row, header=header))
+    assert sample.mask is None and (sample.boxes is None) == (columns == 5)
 
 
 def test_empty_index(folder):

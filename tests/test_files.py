@@ -2,6 +2,8 @@
 import errno
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -161,3 +163,10 @@ def test_differences_in_words(there, here, told):
 def test_differences_but_for_outermost_names():
     there, here = {"versions": {"a": 1}, "size": {"versions": 1}}, {"versions": {"a": 2}, "size": {"versions": 2}}
     assert differences(there, here, but=("versions",)) == "size.versions is 1 there and 2 here"
+
+
+def test_bars_can_be_hidden():
+    code = "from locloc.files import progress_bar; progress_bar(True, total=3).update(3)"
+    said = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                           env=os.environ | {"TQDM_DISABLE": hidden}).stderr for hidden in ("", "1")]
+    assert "3/3" in said[0] and said[1] == ""

@@ -2,6 +2,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from locloc.boxes import box_iou
 from locloc.data import PictureError, get_protocol, load_dataset
 from locloc.geg import GEG
 from locloc.localization import Classes, Localizer, class_key, sharing
-from locloc.localizers import GrabCut
+from locloc.localizers import GrabCut, load_method
 from locloc.masks import GrabCutParams, grabcut_mask
 from locloc.model import LocLoc
+from locloc.setting import SavedSetting, Setting
 
 CAT = Path(__file__).parents[1]/"data"/"images"/"cat"/"chelsea.jpg"
 
@@ -107,6 +109,26 @@ def test_the_shipped_model_takes_grabcuts_options(tiny):
         load_localizer("locloc-tiny:lowlevel")
 
 
+def test_the_file_that_the_tuner_saved_is_a_method(tmp_path):
+    file = tmp_path/"params.json"
+    setting = Setting(GrabCutParams(.08, .65, split=.3), .4, "lowlevel")
+    SavedSetting(setting, 160).save(file)
+    cut, hard = load_method(f"tuned=grabcut:{file}"), load_localizer(f"ppd:{file}")
+    assert (cut.name, cut.params, cut.size, cut.source.name) == ("tuned", setting.params, 160, "lowlevel")
+    assert (hard.ppd, hard.size) == (.4, 160)
+    assert load_method(f"grabcut:{file},delta0=.1").params == replace(setting.params, delta0=.1)
+    by_hand = load_method("grabcut:lowlevel,delta0=.08,delta1=.65,split=.3,size=160")
+    assert np.array_equal(localize(CAT, cut).mask, localize(CAT, by_hand).mask)
+    with pytest.raises(ValueError, match="says where attention comes from: leave out layers"):
+        load_localizer(f"grabcut:{file}", layers=(0, 1))
+
+
+def test_a_folder_of_masks_is_no_method(tmp_path):
+    (tmp_path/"manifest.json").touch()
+    with pytest.raises(ValueError, match="holds masks, not a model: locloc browse"):
+        load_localizer(tmp_path)
+
+
 def test_among_equal_classes_the_earlier_is_first():
     classes = Classes(tuple("abcdef"), ("ant", "bee", "cat", "dog", "elk", "fox"))
     named = classes.most_probable(np.array([.1, .3, .1, .3, .1, .1]), count=4)
@@ -175,7 +197,7 @@ def test_attention_is_computed_once_for_those_who_share_it():
     ("grabcutt:lowlevel", {}, "nearest: grabcut:lowlevel"), ("ppd", {}, "needs an attention source"),
     ("whole:lowlevel", {}, "takes no attention source"), ("centred", dict(size=3), "size"),
     ("centred", dict(share=0), "share must be"), ("grabcut:lowlevel", dict(delta0=.9), "delta0"),
-    ("ppd:nothing_vit", {}, "no network called"), ("runs/nowhere", {}, "no run folder")])
+    ("ppd:nothing_vit", {}, "no network called"), ("runs/nowhere", {}, "no such folder")])
 def test_what_cannot_be_had_is_said(name, options, words):
     with pytest.raises(ValueError, match=words):
         load_localizer(name, **options)
