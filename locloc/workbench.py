@@ -6,18 +6,19 @@
 __all__ = ['PANELS', 'as_dataset', 'View', 'view_of', 'make_view', 'Kept', 'Cut', 'make_cut', 'Judgement', 'judge_mask',
            'explain', 'magma', 'paint_attention', 'paint_trimap', 'paint_mask', 'paint_difference', 'paint_box',
            'shown', 'small_size', 'jpeg', 'enlarged', 'percent', 'iou_words', 'Panel', 'row_figure', 'column',
-           'Sources', 'SourceChoice', 'source_choice', 'Workbench', 'first_setting', 'chosen_source', 'to_save',
-           'masks_command']
+           'Sources', 'SourceChoice', 'source_choice', 'Pictures', 'Workbench', 'first_setting', 'chosen_source',
+           'to_save', 'masks_command']
 
 # %% ../nbs/42_workbench.ipynb #workbench-003
 import os
 import shlex
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from html import escape
+from itertools import chain, count
 from pathlib import Path
 
 import cv2
@@ -142,7 +143,7 @@ def view_of(
     return View(sample.id, label, shape, picture, boxes, mask)
 
 def make_view(
-    dataset, # Dataset
+    dataset, # Dataset, or the Pictures of a bench
     i:int, # position of the picture
     size:int=224, # side of the view, px
 )->View: # raises PictureError, which names the file
@@ -150,7 +151,8 @@ def make_view(
     sample = dataset[i]
     picture = sample.picture
     squashed = Geometry(resize=size, squash=True).picture(picture)
-    return view_of(sample, squashed, picture.shape[:2], dataset.classes[sample.label])
+    label = dataset.classes[sample.label] if sample.label >= 0 else ""
+    return view_of(sample, squashed, picture.shape[:2], label)
 
 # %% ../nbs/42_workbench.ipynb #workbench-015
 class Kept:
@@ -405,7 +407,7 @@ def jpeg(picture:np.ndarray, quality:int=88)->bytes:
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 # %% ../nbs/42_workbench.ipynb #6679e57b
-_ROUNDING = .8 # σ, px of the mask: the steps go, a line of one pixel stays
+_ROUNDING = .8 # σ, px of the mask
 
 def enlarged(
     cut:Cut,
@@ -415,9 +417,14 @@ def enlarged(
     params, view = cut.setting.params, cut.view
     picture = cv2.resize(view.picture, size[::-1], interpolation=cv2.INTER_LINEAR)
     marks = _marks(cut.attention, params, cut.strokes, view.shape, size)
-    mask = cv2.resize(cv2.GaussianBlur(cut.grabcut*np.uint8(255), (5, 5), _ROUNDING), size[::-1]) > 127
-    return replace(cut, view=replace(view, picture=picture), marks=marks, grabcut=mask,
+    return replace(cut, view=replace(view, picture=picture), marks=marks, grabcut=_without_steps(cut.grabcut, size),
                    ppd=ppd_mask(cut.attention, cut.setting.ppd, size))
+
+def _without_steps(mask, size): # the middle of every pixel stays on its side, so that no dot or line is lost
+    sharp = mask*np.uint8(255)
+    soft = cv2.GaussianBlur(sharp, (5, 5), _ROUNDING)
+    lost = ((soft > 127) != mask).astype(np.uint8)
+    return cv2.resize(cv2.copyTo(sharp, lost, soft), size[::-1], interpolation=cv2.INTER_LINEAR) > 127
 
 # %% ../nbs/42_workbench.ipynb #workbench-039
 def _swatch(colour, words): # never at the end of a line without its first word
@@ -532,6 +539,8 @@ def row_figure(
                 show_boxes(scale_boxes(boxes, cut.marks.shape, picture.shape[:2]), kind, ax)
     return figure
 
+_ON_SCREEN = "picture", "grabcut", "ppd", "difference", "attention", "trimap" # what is judged stands first
+
 def column(
     cut:Cut, # one picture under one setting
     title:str, # what a reader calls the setting
@@ -541,7 +550,8 @@ def column(
     "All panels of a cut, and what the line about the pixel under the pointer reads"
     views, size, seen_size = [], cut.marks.shape, small_size(cut.view.shape, side)
     large = enlarged(cut, seen_size)
-    for name, panel in PANELS.items():
+    for name in _ON_SCREEN:
+        panel = PANELS[name]
         paint, words, heading = panel.paint, panel.words, panel.title
         if name == "difference" and pinned is not None:
             paint = partial(paint_difference, other=enlarged(pinned, seen_size).grabcut)
@@ -619,6 +629,30 @@ def _taken(numbers, every): # numbers as `attention_map` takes them, negative on
         return every
     return tuple(int(n) % len(every) for n in np.atleast_1d(numbers))
 
+# %% ../nbs/42_workbench.ipynb #69156836
+class Pictures(Sequence):
+    "Samples of a data set, then those that were added"
+    def __init__(self, dataset): # Dataset
+        self.dataset, self.added = dataset, []
+        self.classes = dataset.classes
+
+    def __len__(self): return len(self.dataset) + len(self.added)
+
+    def __getitem__(self, i):
+        own = len(self.dataset)
+        return self.dataset[i] if i < own else self.added[i - own]
+
+    def add(self, name, data): # name and bytes of a picture file; raises PictureError
+        "The Sample of a picture that lies in no folder; its id is no file's, as it has no suffix of pictures"
+        name = one_line(name)
+        shape = open_picture(data, name).shape[:2]
+        ids = {sample.id for sample in self.added}
+        names = chain([f"{name} (dropped)"], (f"{name} (dropped {n})" for n in count(2)))
+        id = next(one for one in names if one not in ids)
+        sample = Sample(id, -1, shape, None, partial(open_picture, data, name))
+        self.added.append(sample)
+        return sample
+
 # %% ../nbs/42_workbench.ipynb #workbench-047
 class Workbench:
     "A data set's pictures, maps and masks: made when asked for, kept while there is room"
@@ -630,7 +664,8 @@ class Workbench:
         **options # weights, layers, heads, timm's, as for `load_attention`
     ):
         self.dataset, self.size, self.sources = as_dataset(pictures, split), int(size), Sources(backbone, **options)
-        self.view = lru_cache(8)(lambda i: make_view(self.dataset, i, self.size))
+        self.pictures = Pictures(self.dataset)
+        self.view = lru_cache(8)(lambda i: make_view(self.pictures, i, self.size))
         self.rows = Kept(lambda source, i: _attention_rows(source, self.view(i).picture))
         self.cut = lru_cache(8)(self.make_cut)
 
@@ -684,7 +719,7 @@ def masks_command(
 )->str: # "" where the pictures are in no folder
     "How to make the masks of a bench's data set with a setting that was saved to a file"
     data = bench.dataset
-    if data.name not in SCENE_SETS and not Path(data.name).is_dir():
+    if not len(data) or data.name not in SCENE_SETS and not Path(data.name).is_dir():
         return ""
     out = Path("masks")/Path(data.name).absolute().name
     command = ["locloc", "masks", "--data", data.name, "--split", data.split, "--out", str(out)]
