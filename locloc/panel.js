@@ -187,7 +187,7 @@ class Panel {
     this.said = make("div", { class: "said", role: "status" })
     this.failed = make("div", { class: "failed", role: "alert" })
     this.spoken = unseen({ "aria-live": "polite" })
-    const help = unseen({ id: `locloc-keys-${crypto.randomUUID?.() ?? Math.random()}` }, KEYS_HELP)
+    const help = unseen({ id: `locloc-keys-${Math.random()}` }, KEYS_HELP)
     this.root = make(
       "div", { class: "locloc-picture-panel", tabindex: "0", role: "group", "aria-label": "pictures",
                "aria-describedby": help.id },
@@ -346,13 +346,13 @@ class Panel {
     this.fit()
   }
 
-  // As many views to a row as leave it half full at least and are no smaller than can be read
+  // As many views to a row as leave the last one half full at least and are no smaller than can be read
   fit() {
     const [count, compared] = [this.grid.children.length || 1, this.columns.length || 1]
     const width = this.root.clientWidth
     const least = (width < 700 ? 150 : 215) * compared
+    const last = n => count % n || n // views in the last of rows of n
     let row = 1
-    const last = n => count % n || n // views in the last row
     for (let n = 2; n <= count; n++) if (2 * last(n) >= n && width / n >= least) row = n
     this.grid.style.setProperty("--row", this.enlarged ? 1 : row)
     const [H, W] = this.shape
@@ -451,9 +451,9 @@ class Panel {
     if (this.takes(event, here && files.length)) this.sendFiles(files)
   }
 
-  // One drop after the other
+  // One drop after the other, whatever became of the one before
   sendFiles(files) {
-    this.sending = this.sending.then(async () => {
+    this.sending = this.sending.catch(() => {}).then(async () => {
       for (const [i, file] of files.entries()) await this.sendFile(file, files.length - 1 - i)
     })
   }

@@ -582,7 +582,7 @@ def scene_columns(side=480):
 def test_nothing_sticks_out_at_any_width_in_either_theme(page, theme, count):
     columns, shape = scene_columns()
     page.emulate_media(color_scheme=theme)
-    open_panel(page, columns[:count], shape)
+    open_panel(page, columns[:count], shape, takes_files=True)
     for width, height in SIZES:
         page.set_viewport_size(dict(width=width, height=height))
         until(page, """width => innerWidth === width && [...document.querySelectorAll(".frame")].every(
