@@ -49,9 +49,12 @@ _NOT_PICTURES = ( # how such a file begins, what it is, what to do
     (rb"([\t\n\r -~]|[\xc2-\xf4][\x80-\xbf]{1,3})+.?.?.?$", "text, perhaps a server's error", "download it again"),
 )
 
-def _not_a_picture(path):
+def _opened(source): # Path, or the bytes of a file
+    return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
+
+def _not_a_picture(source):
     "What a file that Pillow doesn't know is instead of a picture"
-    with open(path, "rb") as file:
+    with _opened(source) as file:
         start = file.read(512).removeprefix(b"\xef\xbb\xbf")
     if not start:
         return "the file is empty"
@@ -98,7 +101,7 @@ class PictureError(ValueError):
     "A picture that cannot be used; the message names it and says why"
 
 @contextmanager
-def _explain_failure(name):
+def _explain_failure(name, source=None): # source: the bytes of a file that lies nowhere
     "Whatever goes wrong inside becomes a `PictureError`; decoders raise anything"
     try:
         yield
@@ -109,7 +112,7 @@ def _explain_failure(name):
     except IsADirectoryError:
         why = "is a folder, expected a picture"
     except Image.UnidentifiedImageError:
-        why = _not_a_picture(name)
+        why = _not_a_picture(name if source is None else source)
     except Image.DecompressionBombError:
         why = f"more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS"
     except Exception as error:
@@ -180,27 +183,29 @@ def _bare_png(data):
 
 _STARTS = {b"\xff\xd8\xff": _bare_jpeg, b"\x89PNG\r\n\x1a\n": _bare_png}
 
-def _bare(path):
+def _bare(source):
     "None: the file is neither JPEG nor PNG, or too large to be read twice"
-    with open(path, "rb") as file:
-        start = file.read(8)
+    with _opened(source) as file:
+        start, size = file.read(8), file.seek(0, os.SEEK_END)
+        file.seek(len(start))
         reader = next((reader for begins, reader in _STARTS.items() if start.startswith(begins)), None)
-        if reader and os.fstat(file.fileno()).st_size <= 1 << 30:
+        if reader and size <= 1 << 30:
             return reader(start + file.read())
 
-def _read_picture(path, use):
+def _read_picture(source, use): # source: Path, or the bytes of a file
     "`use(picture)` of the picture in a file, whatever remarks stand beside its pixels"
-    if path.exists() and not (path.is_file() or path.is_dir()): # it might never end
+    in_memory = isinstance(source, bytes)
+    if not in_memory and source.exists() and not (source.is_file() or source.is_dir()): # it might never end
         raise ValueError("a pipe or a device, expected a file")
     try:
-        with Image.open(path) as picture:
+        with Image.open(io.BytesIO(source) if in_memory else source) as picture:
             if picture.format in ("EPS", "IPTC"):
                 raise ValueError(f"{picture.format}, which other programs would have to open: convert it to PNG")
             return use(picture)
     except (FileNotFoundError, IsADirectoryError):
         raise
     except Exception:
-        bare = _bare(path)
+        bare = _bare(source)
         if not bare:
             raise
     with Image.open(io.BytesIO(bare.data)) as picture:
@@ -246,16 +251,21 @@ def _from_array(array):
     return _from_pil(Image.fromarray(array))
 
 def open_picture(
-    source, # path, PIL picture, or uint8 array (H, W), (H, W, 3) or (H, W, 4)
+    source, # path, bytes of a file, PIL picture, or uint8 array (H, W), (H, W, 3) or (H, W, 4)
+    name="picture", # what an error calls one that has no path
 ): # (H, W, 3) uint8 RGB; raises PictureError
     "A picture from wherever it is"
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, Image.Image):
-        with _explain_failure("picture"):
+        with _explain_failure(name):
             return _from_pil(source)
+    if isinstance(source, bytes):
+        with _explain_failure(name, source):
+            return _read_picture(source, _from_pil)
     if not isinstance(source, (str, os.PathLike)):
-        raise PictureError(f"a picture must be a path, a PIL picture or a uint8 array, got {type(source).__name__}")
+        wanted = "a path, the bytes of a file, a PIL picture or a uint8 array"
+        raise PictureError(f"a picture must be {wanted}, got {type(source).__name__}")
     return _open_file(Path(source))
 
 def _open_file(path, turned=True):

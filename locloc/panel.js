@@ -3,12 +3,16 @@
 // that is seen in the upper left corner of every view.
 
 const KEYS = ["ArrowLeft", "ArrowRight", "[", "]", "{", "}", "p", "Escape"]
-const PANS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }
+const KEYS_HELP = "left and right arrow: the picture before, after; shift and arrow keys: move the crosshair and hear " +
+  "what is there; plus, minus, 0: zoom; square and curly brackets: thresholds; p: pin; control Z: undo"
+const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }
 const DASHES = { true: "none", predicted: "6 4", baseline: "2 4" }
 const MOST = 40 // scale
 const PIXELS_SEEN = 3 // screen px an image px, from which its pixels are shown as squares
 const PATIENCE = 1000 // ms until a stroke is sent though the kernel has not answered the one before
-const HINT = "ctrl + wheel or pinch: zoom · drag: move · double click: the whole"
+const HINT = "ctrl + wheel or pinch: zoom · drag: move · double click: the whole · shift + arrow keys: crosshair"
+const STEPS = 40 // of the crosshair, from one edge of what is seen to the other
+const PIECE = 4 * 2 ** 20 // bytes of a file in a message: servers let no more than 10 MB through
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high)
 const round = value => Math.round(value * 1e5) / 1e5
@@ -134,6 +138,11 @@ class Frame {
   }
 }
 
+// Words that are read aloud but not seen
+function unseen(attributes, words = "") {
+  return make("div", { class: "unseen", ...attributes }, words)
+}
+
 // Value of an (h, w) map between its cells, as it is when the map is enlarged to the picture
 function between(values, [h, w], [u, v]) {
   const [y, x] = [clamp(v * h - .5, 0, h - 1), clamp(u * w - .5, 0, w - 1)]
@@ -147,6 +156,7 @@ class Panel {
   constructor(model, el) {
     Object.assign(this, { model, frames: new Map(), readouts: [], columns: [], pointers: new Map() })
     Object.assign(this, { turn: 0, shown: 0, built: null, enlarged: null, spot: null, stroke: null, pan: null })
+    this.sending = Promise.resolve()
     this.pending = new Set()
     this.makeParts()
     el.append(this.root)
@@ -166,16 +176,23 @@ class Panel {
     const tools = make(
       "div", { class: "tools", role: "group", "aria-label": "zoom" },
       button("−", "zoom out", `zoom out (key −); ${HINT}`, middle(1 / 1.5)), this.scale,
-      button("+", "zoom in", `zoom in (key +); ${HINT}; shift + arrow keys: move`, middle(1.5)),
+      button("+", "zoom in", `zoom in (key +); ${HINT}`, middle(1.5)),
       button("whole", "the whole picture", "show the whole picture (key 0)", () => this.setZoom([1, 0, 0])))
+    this.file = make("input", { type: "file", accept: "image/*", multiple: "", hidden: "", "aria-label": "pictures" })
+    const chooser = button("open a picture …", "open a picture", "or drop or paste it here", () => this.file.click())
+    chooser.className = "chooser"
+    tools.append(chooser, this.file)
     this.heads = make("div", { class: "heads" })
     this.grid = make("div", { class: "views" })
     this.said = make("div", { class: "said", role: "status" })
     this.failed = make("div", { class: "failed", role: "alert" })
+    this.spoken = unseen({ "aria-live": "polite" })
+    const help = unseen({ id: `locloc-keys-${Math.random()}` }, KEYS_HELP)
     this.root = make(
-      "div", { class: "locloc-picture-panel", tabindex: "0", role: "group", "aria-label": "pictures" },
+      "div", { class: "locloc-picture-panel", tabindex: "0", role: "group", "aria-label": "pictures",
+               "aria-describedby": help.id },
       make("div", { class: "top" }, this.heads, make("div", { class: "told" }, this.said, this.failed), tools),
-      this.grid)
+      this.grid, this.spoken, help)
   }
 
   listen() {
@@ -186,6 +203,7 @@ class Panel {
       "change:zoom": soon("place"), "change:strokes": soon("place"), "change:brush": soon("place"),
       "change:brush_size": soon("point"), "change:mark_colours": soon("place"), "change:mark_names": soon("point"),
       "change:busy": soon("tell"), "change:said": soon("tell"), "change:is_error": soon("tell"),
+      "change:takes_files": soon("tell"),
       "msg:custom": content => content.heard && this.sendNext(),
     }
     for (const [event, act] of Object.entries(heard)) this.model.on(event, act)
@@ -194,12 +212,22 @@ class Panel {
     window.addEventListener("keydown", press, true)
     const release = event => { if (event.key === " ") this.holdSpace(false) }
     window.addEventListener("keyup", release, true)
+    const paste = event => this.paste(event)
+    window.addEventListener("paste", paste, true)
+    const drags = { dragenter: "dragOver", dragover: "dragOver", dragleave: "dragLeave", drop: "drop" }
+    for (const [event, act] of Object.entries(drags)) this.root.addEventListener(event, e => this[act](e))
+    this.root.addEventListener("focusout", () => this.see(null))
+    this.file.addEventListener("change", () => {
+      this.sendFiles([...this.file.files])
+      this.file.value = ""
+    })
     this.sizes = new ResizeObserver(() => this.soon("fit"))
     this.sizes.observe(this.root)
     this.end = () => {
       for (const [event, act] of Object.entries(heard)) this.model.off(event, act)
       window.removeEventListener("keydown", press, true)
       window.removeEventListener("keyup", release, true)
+      window.removeEventListener("paste", paste, true)
       this.sizes.disconnect()
       clearTimeout(this.impatience)
       for (const frame of this.frames.values()) URL.revokeObjectURL(frame.image.src)
@@ -268,7 +296,7 @@ class Panel {
       const key = `${c} ${name}`
       const frame = this.frames.get(key) ?? this.makeFrame()
       kept.set(key, frame)
-      if (!groups.has(name)) groups.set(name, this.makeGroup(name, columns.length))
+      if (!groups.has(name)) groups.set(name, this.makeGroup(name))
       const figure = make("figure", { class: `locloc-panel-${name}` }, frame.whose, frame.element, frame.words)
       groups.get(name).lastChild.append(figure)
     }))
@@ -282,10 +310,10 @@ class Panel {
     this.enlarge(groups.has(this.enlarged) ? this.enlarged : null)
   }
 
-  makeGroup(name, compared) {
+  makeGroup(name) {
     const button = make("button", { type: "button", class: "enlarge" }, "⤢")
     button.addEventListener("click", () => this.enlarge(this.enlarged ? null : name))
-    const pair = make("div", { class: "pair", style: `--compared: ${compared}` })
+    const pair = make("div", { class: "pair" })
     const bar = make("div", { class: "bar" }, make("h3"), button)
     return make("section", { class: "view", "data-view": name }, bar, pair)
   }
@@ -318,16 +346,18 @@ class Panel {
     this.fit()
   }
 
-  // As many views to a row as leave no hole in the last one and are no smaller than can be read
+  // As many views to a row as leave the last one half full at least and are no smaller than can be read
   fit() {
     const [count, compared] = [this.grid.children.length || 1, this.columns.length || 1]
     const width = this.root.clientWidth
     const least = (width < 700 ? 150 : 215) * compared
+    const last = n => count % n || n // views in the last of rows of n
     let row = 1
-    for (let n = 2; n <= count; n++) if (count % n === 0 && width / n >= least) row = n
+    for (let n = 2; n <= count; n++) if (2 * last(n) >= n && width / n >= least) row = n
     this.grid.style.setProperty("--row", this.enlarged ? 1 : row)
     const [H, W] = this.shape
     this.grid.style.setProperty("--aspect", W / H)
+    this.grid.style.setProperty("--compared", compared)
     const frame = [...this.frames.values()].find(one => one.element.clientWidth)
     if (frame) {
       const side = Math.round(Math.max(frame.element.clientWidth, frame.element.clientHeight) * devicePixelRatio)
@@ -344,6 +374,7 @@ class Panel {
   tell() {
     const [words, isError] = [this.model.get("said"), this.model.get("is_error")]
     this.root.setAttribute("aria-busy", this.model.get("busy"))
+    this.root.classList.toggle("open", this.model.get("takes_files"))
     this.said.textContent = isError ? "" : words
     const unseen = this.missing?.length ? `⚠ cannot be drawn: ${this.missing.join(", ")}` : ""
     this.failed.textContent = isError ? `⚠ ${words}` : unseen
@@ -381,6 +412,68 @@ class Panel {
     const swatch = make("span", { class: "swatch", style: `background: ${this.model.get("mark_colours")[code]}` })
     const words = `x ${inside(u, W)}, y ${inside(v, H)} · attention ${value} · `
     return [words, swatch, ` ${this.model.get("mark_names")[code]}`]
+  }
+
+  // Read aloud where the crosshair is that keys have moved
+  speak() {
+    this.spoken.textContent = this.readouts.map(readout => readout.textContent.replaceAll(" ·", ",")).join("; ")
+  }
+
+  // Files
+
+  // Whether an event is the panel's, which nobody else then hears
+  takes(event, there) {
+    if (!there || !this.model.get("takes_files")) return false
+    event.preventDefault()
+    event.stopPropagation()
+    return true
+  }
+
+  dragOver(event) {
+    if (!this.takes(event, event.dataTransfer.types.includes("Files"))) return
+    event.dataTransfer.dropEffect = "copy"
+    this.root.classList.add("dropping")
+  }
+
+  dragLeave(event) {
+    if (!this.root.contains(event.relatedTarget)) this.root.classList.remove("dropping")
+  }
+
+  drop(event) {
+    const files = [...event.dataTransfer.files]
+    this.root.classList.remove("dropping")
+    if (this.takes(event, files.length)) this.sendFiles(files)
+  }
+
+  paste(event) {
+    const files = [...event.clipboardData?.files ?? []]
+    const here = this.root.contains(document.activeElement)
+    if (this.takes(event, here && files.length)) this.sendFiles(files)
+  }
+
+  // One drop after the other, whatever became of the one before
+  sendFiles(files) {
+    this.sending = this.sending.catch(() => {}).then(async () => {
+      for (const [i, file] of files.entries()) await this.sendFile(file, files.length - 1 - i)
+    })
+  }
+
+  // In pieces; left: files of the drop that come after it
+  async sendFile(file, left) {
+    const send = (more, buffers = []) => {
+      const piece = { name: file.name, size: file.size, left, start: 0, unreadable: false, ...more }
+      this.model.send({ kind: "files", piece }, undefined, buffers)
+    }
+    if (file.size > this.model.get("most_bytes")) return send({})
+    let start = 0
+    try {
+      do {
+        send({ start }, [await file.slice(start, start + PIECE).arrayBuffer()])
+        start += PIECE
+      } while (start < file.size)
+    } catch {
+      send({ unreadable: true })
+    }
   }
 
   // Pointers
@@ -533,7 +626,7 @@ class Panel {
     let taken = false
     const undo = event.shiftKey ? "ctrl-shift-z" : "ctrl-z"
     if (command && !graph) taken = event.key.toLowerCase() === "z" && this.sendKey(undo)
-    else if (event.shiftKey && PANS[event.key]) taken = this.step(PANS[event.key])
+    else if (event.shiftKey && MOVES[event.key]) taken = this.step(MOVES[event.key])
     else if (event.key === "Escape" && (this.stroke || this.enlarged)) taken = this.leave()
     else if (KEYS.includes(event.key)) taken = this.sendKey(event.key)
     else if ("+=".includes(event.key)) taken = this.zoomBy(1.5)
@@ -549,8 +642,17 @@ class Panel {
     return true
   }
 
+  // The crosshair, from the middle of what is seen; the view follows it
   step([du, dv]) {
-    this.moveBy(du / 8, dv / 8)
+    const [[scale, x, y], [H, W]] = [this.zoom, this.shape]
+    const seen = 1 / scale
+    const stride = length => Math.max(seen / STEPS, 1 / length)
+    const [u, v] = this.spot ?? [x + seen / 2, y + seen / 2]
+    const spot = [clamp(u + du * stride(W), 0, 1), clamp(v + dv * stride(H), 0, 1)]
+    const follow = (from, to) => clamp(from, to - seen * 7 / 8, to - seen / 8)
+    this.setZoom([scale, follow(x, spot[0]), follow(y, spot[1])])
+    this.see(spot)
+    this.soon("speak")
     return true
   }
 

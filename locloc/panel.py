@@ -11,23 +11,35 @@ from importlib import resources
 import anywidget
 import traitlets
 
+from .localization import one_line
 from .plot import BOX_STYLES, TRIMAP_COLOURS
 
 # %% ../nbs/40_panel.ipynb #0a3e6a51
 _PICTURES = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n" # how a JPEG and a PNG begin
 _CODES = range(4) # of a trimap
 
+_OF_A_COLUMN = "title", "views", "attention", "attention_shape", "marks", "marks_shape"
+_OF_A_VIEW = "name", "title", "alt", "image", "words", "boxes"
+
 def check_columns(
     columns, # a dict each, as the table above has it
 ): # raises ValueError that names the column and the view
     "Refuse columns that can't be shown"
     for number, column in enumerate(columns, 1):
+        _check_keys(column, _OF_A_COLUMN, f"column {number}")
         for view in column["views"]:
-            _check_view(view, f"column {number}, view {view['name']!r}")
+            where = f"column {number}, view {view.get('name')!r}"
+            _check_keys(view, _OF_A_VIEW, where)
+            _check_view(view, where)
         for grid in "attention", "marks":
             (h, w), count = column[f"{grid}_shape"], len(column[grid])
             if count != h * w:
                 raise ValueError(f"column {number}: {grid} has {count} bytes, its shape {h} x {w} wants {h * w}")
+
+def _check_keys(given, wanted, where):
+    missing = [key for key in wanted if key not in given]
+    if missing:
+        raise ValueError(f"{where} lacks {', '.join(missing)}")
 
 def _check_view(view, where):
     if not view["image"].startswith(_PICTURES):
@@ -54,13 +66,16 @@ class PicturePanel(anywidget.AnyWidget):
     box_colours = traitlets.Dict({kind: style["edgecolor"] for kind, style in BOX_STYLES.items()}).tag(sync=True)
     mark_names = traitlets.List([TRIMAP_COLOURS[code][0] for code in _CODES], help="of codes 0 to 3").tag(sync=True)
     mark_colours = traitlets.List([TRIMAP_COLOURS[code][1] for code in _CODES], help="CSS").tag(sync=True)
-    busy = traitlets.Bool(False).tag(sync=True)
+    busy = traitlets.Bool(False, help="is something slow being made?").tag(sync=True)
+    takes_files = traitlets.Bool(False, help="does somebody listen for pictures?").tag(sync=True)
+    most_bytes = traitlets.Int(50*2**20, help="of one picture file").tag(sync=True)
     said = traitlets.Unicode("", help="words above the views").tag(sync=True)
     is_error = traitlets.Bool(False, help="are they an error?").tag(sync=True)
 
     def __init__(self, **traits):
         super().__init__(**traits)
-        self._callbacks = {"stroke": [], "key": []}
+        self._callbacks = {"stroke": [], "key": [], "files": []}
+        self._files, self._pieces = [], bytearray() # that have come whole; of the file that is on its way
         self.on_msg(self._hear)
 
     @traitlets.validate("columns")
@@ -94,12 +109,40 @@ class PicturePanel(anywidget.AnyWidget):
     def on_key(self, callback): # gets ArrowLeft ArrowRight [ ] { } p ctrl-z ctrl-shift-z Escape
         self._callbacks["key"].append(callback)
 
+    def on_files(self, callback): # gets all that was dropped or chosen at once: (name, bytes or the ValueError) pairs
+        self._callbacks["files"].append(callback)
+        self.takes_files = True
+
+    def _join(self, piece, buffers):
+        "All files of a drop when its last piece has come; None: there is more to come"
+        name, size, most = one_line(piece["name"]), piece["size"], self.most_bytes
+        if piece["start"] == 0:
+            self._pieces = bytearray()
+        for buffer in buffers:
+            self._pieces += buffer
+        if piece["unreadable"]:
+            whole = ValueError(f"{name}: the browser cannot read it; is it a folder?")
+        elif max(size, len(self._pieces)) > most:
+            large, allowed = (f"{count / 2**20:,.0f} MB" for count in (size, most))
+            whole = ValueError(f"{name}: {large}, and a picture may have {allowed}: make it smaller")
+        elif len(self._pieces) < size:
+            return None
+        else:
+            whole = bytes(self._pieces)
+        self._pieces = bytearray()
+        self._files.append((name, whole))
+        if piece["left"]:
+            return None
+        files, self._files = self._files, []
+        return files
+
     def _hear(self, _, content, buffers):
         "What the browser tells; an error of a callback is shown, and the next stroke is asked for anyway"
         kind = content["kind"]
         try:
-            for callback in self._callbacks[kind]:
-                callback(content[kind])
+            told = self._join(content["piece"], buffers) if kind == "files" else content[kind]
+            for callback in self._callbacks[kind] if told is not None else ():
+                callback(told)
         except Exception as error:
             self.fail(error)
         finally:

@@ -20,7 +20,7 @@ from . import controls, workbench
 from .backbone import ALIASES
 from .controls import CopyLine, Explainer, Names, Settler, Status, event_loop
 from .data import PictureError
-from .masks import preset_names, source_preset
+from .masks import check_strokes, preset_names, source_preset
 from .panel import PicturePanel
 from .setting import Chosen, SavedSetting, Setting, read_setting
 from .stores import Corrections
@@ -33,25 +33,31 @@ class Picker(widgets.HBox):
 
     def __init__(self, dataset, status):
         self.dataset, self.status = dataset, status
-        count = len(dataset)
-        alone = count < 2
-        self.previous = controls.button("◀ previous", "the picture before", "previous", disabled=alone)
-        self.next = controls.button("next ▶", "the picture after", "next", disabled=alone)
+        self.previous = controls.button("◀ previous", "the picture before", "previous")
+        self.next = controls.button("next ▶", "the picture after", "next")
         self.slider = controls.described(
-            widgets.IntSlider, "picture", dict(flex="1 1 200px", min_width="180px"), "slider", disabled=alone,
-            value=1, min=1, max=max(count, 1), tooltip="arrow keys: one picture", continuous_update=False,
-            readout=False)
+            widgets.IntSlider, "picture", dict(flex="1 1 200px", min_width="180px"), "slider",
+            value=1, min=1, max=1, tooltip="arrow keys: one picture", continuous_update=False, readout=False)
         self.where = widgets.Label()
         self.jump = controls.named(widgets.Combobox(
-            options=self._names_to_offer(), placeholder="name or number", tooltip="type a name or a number",
-            continuous_update=False, disabled=not count, layout=dict(flex="1 1 180px")), "jump")
+            placeholder="name or number", tooltip="type a name or a number",
+            continuous_update=False, layout=dict(flex="1 1 180px")), "jump")
         super().__init__([self.previous, self.next, self.slider, self.where, self.jump], layout=controls.ROW)
-        self._say_where()
+        self.recount()
         self.previous.on_click(lambda _: self.go(self.index - 1))
         self.next.on_click(lambda _: self.go(self.index + 1))
         self.slider.observe(lambda change: self.go(change.new - 1), "value")
         self.jump.observe(self._jump, "value")
         self.observe(lambda _: self._say_where(), "index")
+
+    def recount(self):
+        "Follow the number of pictures that there are"
+        count = len(self.dataset)
+        for control in (self.previous, self.next, self.slider):
+            control.disabled = count < 2
+        self.slider.max = max(count, 1)
+        self.jump.options, self.jump.disabled = self._names_to_offer(), not count
+        self._say_where()
 
     def _say_where(self):
         count = len(self.dataset)
@@ -108,6 +114,7 @@ def _put(control, value):
 class SettingControls(widgets.VBox):
     "A `Setting` as controls: change either, the other follows"
     setting = traitlets.Instance(Setting)
+    loading = traitlets.Bool(False, help="is a source on its way?")
 
     def __init__(self, setting, sources, status):
         self.sources, self.status = sources, status
@@ -173,7 +180,7 @@ class SettingControls(widgets.VBox):
     def _take_other(self, change):
         with self.status.guarded():
             if change.new:
-                self.sources.require(change.new)
+                self._require(change.new)
                 self.setting = self.setting.from_source(change.new)
                 self.other.value = ""
 
@@ -189,7 +196,7 @@ class SettingControls(widgets.VBox):
     def _read(self, changed):
         "The setting that the controls say, after one of them changed"
         if changed is self.source:
-            self.sources.require(self.source.value)
+            self._require(self.source.value)
             return self.setting.from_source(self.source.value)
         low, high = self.deltas.value
         if changed is self.delta0:
@@ -201,6 +208,13 @@ class SettingControls(widgets.VBox):
                          iterations=self.rounds.value)
         layers, heads = self._read_picks()
         return replace(self.setting, params=params, ppd=round(self.ppd.value, 4), layers=layers, heads=heads)
+
+    def _require(self, source):
+        self.loading = True
+        try:
+            self.sources.require(source)
+        finally:
+            self.loading = False
 
     def _read_picks(self):
         "Layers and heads; None: none are chosen, or those that the source takes anyway"
@@ -262,6 +276,7 @@ class CorrectionBrush(widgets.HBox):
     "Strokes on the trimap of a picture, drawn on a `PicturePanel` and kept in a folder"
     def __init__(self, panels, corrections): # PicturePanel, Corrections
         self.panels, self.corrections = panels, corrections
+        self.loose = {} # picture that lies in no folder -> its strokes, which no folder keeps
         self.id = None # of the picture
         self.kind = controls.named(widgets.ToggleButtons(
             options=[("move", ""), ("foreground", "foreground"), ("background", "background"), ("erase", "erase")],
@@ -279,20 +294,31 @@ class CorrectionBrush(widgets.HBox):
 
     @property
     def strokes(self): # of the picture, as `apply_strokes` takes them
-        return [] if self.id is None else self.corrections.read(self.id)
+        return [] if self.id is None else self.read(self.id)
+
+    def read(self, id):
+        return self.loose[id] if id in self.loose else self.corrections.read(id)
+
+    def write(self, id, strokes):
+        if id in self.loose:
+            check_strokes(strokes)
+            self.loose[id] = strokes
+        else:
+            self.corrections.write(id, strokes)
 
     def go(self, id): # of the picture that is shown
         self.id = id
         self.show(self.strokes)
 
     def keep(self, strokes):
-        self.corrections.write(self.id, strokes)
+        self.write(self.id, strokes)
         self.show(self.strokes)
 
     def show(self, strokes):
         self.panels.strokes = strokes
         self.clear.disabled = not strokes
-        many = f"{len(strokes)} stroke{'s'*(len(strokes) > 1)}, kept in {self.corrections.folder}"
+        where = "while this page is open" if self.id in self.loose else f"in {self.corrections.folder}"
+        many = f"{len(strokes)} stroke{'s'*(len(strokes) > 1)}, kept {where}"
         self.words.value = many if strokes else ""
 
 # %% ../nbs/45_tuner.ipynb #e14cfcc8
@@ -408,7 +434,7 @@ class ThresholdTuner(widgets.VBox):
         self.choice = setting, chosen # while the setting is this one, it was chosen so
         self.status, self.panels = Status(), PicturePanel()
         self.brush = CorrectionBrush(self.panels, Corrections(corrections))
-        self.picker = Picker(self.bench.dataset, self.status)
+        self.picker = Picker(self.bench.pictures, self.status)
         self.controls = SettingControls(setting, self.bench.sources, self.status)
         self.settler = Settler(self._cut, self._show, self._fail)
         self.history = History(self._state, self._restore)
@@ -425,6 +451,8 @@ class ThresholdTuner(widgets.VBox):
         self.panels.observe(self._request, "side")
         self.panels.on_stroke(self._stroke)
         self.panels.on_key(self._key)
+        self.panels.on_files(self.add)
+        widgets.dlink((self.controls, "loading"), (self.panels, "busy"))
         self.settle()
 
     def _tool_row(self):
@@ -455,7 +483,7 @@ class ThresholdTuner(widgets.VBox):
     def _restore(self, state):
         with self.status.guarded():
             setting, id, strokes = state
-            self.brush.corrections.write(id, strokes)
+            self.brush.write(id, strokes)
             self.brush.go(self.brush.id)
             self.controls.setting = setting
             self._request()
@@ -533,23 +561,42 @@ class ThresholdTuner(widgets.VBox):
     def go(self, i): # position of a picture
         self.picker.go(i)
 
+    def add(self, files): # (name, bytes of a picture file, or the error why there are none) pairs
+        "Pictures that lie in no folder come after the others, in memory, and the last of them is shown"
+        told, before = [], len(self.bench.pictures)
+        for name, data in files:
+            try:
+                if isinstance(data, ValueError):
+                    raise data
+                self.brush.loose[self.bench.pictures.add(name, data).id] = []
+            except ValueError as error:
+                told.append(str(error))
+        if len(self.bench.pictures) > before:
+            self.picker.recount()
+            self.go(len(self.bench.pictures) - 1)
+            self.settle()
+        if told:
+            self.status.fail(ValueError("; ".join(told)))
+
     def settle(self): # exact panels, now
         self.settler.cancel()
         try:
-            if not len(self.bench):
-                raise ValueError(f"no pictures in {self.bench.dataset.name}: give a folder, files or arrays")
+            if not len(self.bench.pictures):
+                raise ValueError(f"no pictures in {self.bench.dataset.name}: give a folder, files or arrays, "
+                                 "or drop a picture here")
             self._show(self._cut(self.index, self.setting))
         except Exception as error:
             self._fail(error)
 
     def _cut(self, i, setting, fast=False): # with the strokes of the picture
-        strokes = self.brush.corrections.read(self.bench.dataset[i].id)
+        strokes = self.brush.read(self.bench.pictures[i].id)
         return self.bench.make_cut(i, setting, fast, strokes) if strokes else self.bench.cut(i, setting, fast)
 
     def _request(self, change=None):
         "A control changed: panels now; if they are not exact, exact ones when it rests"
         self.files.ask(None)
-        if not len(self.bench) or event_loop() is None:
+        self.panels.busy = True
+        if not len(self.bench.pictures) or event_loop() is None:
             self.settle()
             return
         self.settler.cancel()
@@ -572,9 +619,11 @@ class ThresholdTuner(widgets.VBox):
             columns = [workbench.column(cut, _setting_words(cut.setting), side, pinned=other),
                        workbench.column(other, f"pinned: {_setting_words(self.pinned)}", side)]
         self.panels.show(columns, cut.view.shape)
+        self.panels.busy = not cut.exact
         self.panels.say("") # what a stroke or a key had failed with
         self.status.say(workbench.explain(cut.marks))
-        self.looked_at.add(cut.view.id)
+        if cut.view.id not in self.brush.loose:
+            self.looked_at.add(cut.view.id)
         masks, boxes = cut.view.true_mask is not None, cut.view.true_boxes is not None
         self.sight = "true masks" if masks else "true boxes" if boxes else self.sight
         self._show_command()
@@ -585,7 +634,8 @@ class ThresholdTuner(widgets.VBox):
         corrections = self.brush.corrections
         self.command.value = workbench.masks_command(
             self.bench, self.setting, file, corrections.folder if corrections.ids() else None)
-        words = f"{len(dataset)} pictures, split {dataset.split}; chosen: {self.chosen.by}. "
+        words = "The picture that is shown lies in no folder. " if self.brush.id in self.brush.loose else ""
+        words += f"{len(dataset)} pictures, split {dataset.split}; chosen: {self.chosen.by}. "
         if not self.command.value:
             words += "These pictures lie in no folder, so no command makes their masks."
         elif self.kept == (file, self.setting):
@@ -595,7 +645,7 @@ class ThresholdTuner(widgets.VBox):
         self.about.value = f'<div style="line-height:1.3">{escape(words)}</div>'
 
     def _fail(self, error):
-        self.panels.columns = []
+        self.panels.columns, self.panels.busy = [], False
         self.status.fail(error)
 
     def save(self, path="params.json", overwrite=False): # raises ValueError where there is such a file
@@ -615,7 +665,7 @@ class ThresholdTuner(widgets.VBox):
             raise ValueError(f"{path} is there already: give another name")
         settings = [self.setting, self.pinned] if self.pinned else [self.setting]
         workbench.row_figure([self._cut(self.index, setting) for setting in settings]).savefig(path)
-        self.status.say(f"saved {path}, the panels of {self.bench.dataset[self.index].id}")
+        self.status.say(f"saved {path}, the panels of {self.bench.pictures[self.index].id}")
 
     def load(self, path="params.json"):
         saved = read_setting(path, workbench.to_save(self.bench, self.setting, None))

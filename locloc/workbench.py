@@ -5,18 +5,20 @@
 # %% auto #0
 __all__ = ['PANELS', 'as_dataset', 'View', 'view_of', 'make_view', 'Kept', 'Cut', 'make_cut', 'Judgement', 'judge_mask',
            'explain', 'magma', 'paint_attention', 'paint_trimap', 'paint_mask', 'paint_difference', 'paint_box',
-           'shown', 'small_size', 'jpeg', 'percent', 'iou_words', 'Panel', 'row_figure', 'column', 'Sources',
-           'SourceChoice', 'source_choice', 'Workbench', 'first_setting', 'chosen_source', 'to_save', 'masks_command']
+           'shown', 'small_size', 'jpeg', 'enlarged', 'percent', 'iou_words', 'Panel', 'row_figure', 'column',
+           'Sources', 'SourceChoice', 'source_choice', 'Pictures', 'Workbench', 'first_setting', 'chosen_source',
+           'to_save', 'masks_command']
 
 # %% ../nbs/42_workbench.ipynb #workbench-003
 import os
 import shlex
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from html import escape
+from itertools import chain, count
 from pathlib import Path
 
 import cv2
@@ -141,7 +143,7 @@ def view_of(
     return View(sample.id, label, shape, picture, boxes, mask)
 
 def make_view(
-    dataset, # Dataset
+    dataset, # Dataset, or the Pictures of a bench
     i:int, # position of the picture
     size:int=224, # side of the view, px
 )->View: # raises PictureError, which names the file
@@ -149,7 +151,8 @@ def make_view(
     sample = dataset[i]
     picture = sample.picture
     squashed = Geometry(resize=size, squash=True).picture(picture)
-    return view_of(sample, squashed, picture.shape[:2], dataset.classes[sample.label])
+    label = dataset.classes[sample.label] if sample.label >= 0 else ""
+    return view_of(sample, squashed, picture.shape[:2], label)
 
 # %% ../nbs/42_workbench.ipynb #workbench-015
 class Kept:
@@ -232,6 +235,7 @@ class Cut:
     grabcut: np.ndarray # (S, S) bool
     ppd: np.ndarray # (S, S) bool
     exact: bool = True # False: GrabCut on a smaller copy
+    strokes: tuple = () # corrections by hand, which are in `marks`
 
 def make_cut(
     view:View, # the picture
@@ -242,9 +246,7 @@ def make_cut(
 )->Cut:
     "Trimap, GrabCut's mask and PPD's mask of one picture"
     params, size = setting.params, view.picture.shape[:2]
-    def marks_at(size):
-        marks = trimap(attention, params.delta0, params.delta1, size, params.split)
-        return apply_strokes(marks, strokes, view.shape)
+    marks_at = partial(_marks, attention, params, strokes, view.shape)
     marks, ppd = marks_at(size), ppd_mask(attention, setting.ppd, size)
     exact = not fast or size[0] <= _FAST_SIDE
     if exact:
@@ -252,7 +254,11 @@ def make_cut(
     else:
         mask = _grabcut(view, marks_at((_FAST_SIDE, _FAST_SIDE)), params)
         mask = cv2.resize(mask.astype(np.float32), size[::-1]) >= .5
-    return Cut(view, setting, attention, marks, mask, ppd, exact)
+    return Cut(view, setting, attention, marks, mask, ppd, exact, tuple(strokes))
+
+def _marks(attention, params, strokes, shape, size): # shape: of the picture before it was squashed
+    marks = trimap(attention, params.delta0, params.delta1, size, params.split)
+    return apply_strokes(marks, strokes, shape)
 
 def _grabcut(view, marks, params):
     "Mask (S, S) bool of the view's copy that has the trimap's size"
@@ -310,7 +316,7 @@ def _grey(picture): return cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY
 def _coloured(codes, colours): # (S, S) uint8 -> (S, S, 3), much faster than indexing
     table = np.zeros((256, 1, 3), np.uint8)
     table[:len(colours), 0] = colours
-    return cv2.LUT(cv2.cvtColor(codes, cv2.COLOR_GRAY2RGB), table)
+    return cv2.blur(cv2.LUT(cv2.cvtColor(codes, cv2.COLOR_GRAY2RGB), table), (3, 3)) # soft where colours meet
 
 def magma(score_map, size): # (h, w) float in [0, 1] -> (H, W, 3) uint8 RGB; size: (H, W)
     codes = (cv2.resize(score_map, size[::-1]).clip(0, 1) * 255).astype(np.uint8)
@@ -333,8 +339,12 @@ def paint_mask(
     "The picture stays bright inside, its outline is white, the rest goes dark and grey"
     inside = mask.astype(np.uint8)
     painted = cv2.copyTo(picture, inside, cv2.convertScaleAbs(_grey(picture), alpha=.35))
-    outlines = cv2.findContours(inside, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0]
-    return cv2.drawContours(painted, outlines, -1, (255, 255, 255), 1)
+    return cv2.add(painted, cv2.cvtColor(_outline(inside), cv2.COLOR_GRAY2RGB))
+
+_LINE = (485 - 5*np.abs(np.arange(256) - 127.5)).clip(0, 255).astype(np.uint8) # 0 to 255 inside -> how white
+
+def _outline(inside): # (H, W) uint8 of 0 and 1 -> (H, W) uint8, 255 on the line
+    return cv2.LUT(cv2.GaussianBlur(inside*255, (5, 5), 1), _LINE)
 
 def paint_difference(
     cut:Cut,
@@ -395,6 +405,26 @@ def jpeg(picture:np.ndarray, quality:int=88)->bytes:
     "JPEG bytes of an RGB picture"
     bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+# %% ../nbs/42_workbench.ipynb #6679e57b
+_ROUNDING = .8 # σ, px of the mask
+
+def enlarged(
+    cut:Cut,
+    size:tuple, # (H, W), px
+)->Cut: # its picture, trimap and masks are (H, W)
+    "A cut as it is painted at another size"
+    params, view = cut.setting.params, cut.view
+    picture = cv2.resize(view.picture, size[::-1], interpolation=cv2.INTER_LINEAR)
+    marks = _marks(cut.attention, params, cut.strokes, view.shape, size)
+    return replace(cut, view=replace(view, picture=picture), marks=marks, grabcut=_without_steps(cut.grabcut, size),
+                   ppd=ppd_mask(cut.attention, cut.setting.ppd, size))
+
+def _without_steps(mask, size): # the middle of every pixel stays on its side, so that no dot or line is lost
+    sharp = mask*np.uint8(255)
+    soft = cv2.GaussianBlur(sharp, (5, 5), _ROUNDING)
+    lost = ((soft > 127) != mask).astype(np.uint8)
+    return cv2.resize(cv2.copyTo(sharp, lost, soft), size[::-1], interpolation=cv2.INTER_LINEAR) > 127
 
 # %% ../nbs/42_workbench.ipynb #workbench-039
 def _swatch(colour, words): # never at the end of a line without its first word
@@ -501,12 +531,15 @@ def row_figure(
     side = round(2*110*inches*max(h, w)/w)
     figure = Figure(figsize=(inches*len(panels), (inches*h/w + .3)*len(cuts)), layout="constrained", dpi=220)
     for cut, row in zip(cuts, figure.subplots(len(cuts), len(panels), squeeze=False), strict=True):
+        large = enlarged(cut, small_size(cut.view.shape, side))
         for name, ax in zip(panels, row, strict=True):
-            picture = shown(PANELS[name].paint(cut), cut.view.shape, side)
+            picture = PANELS[name].paint(large)
             show_picture(picture, PANELS[name].title, ax)
             for kind, boxes in _boxes(cut) if name == "picture" else ():
                 show_boxes(scale_boxes(boxes, cut.marks.shape, picture.shape[:2]), kind, ax)
     return figure
+
+_ON_SCREEN = "picture", "grabcut", "ppd", "difference", "attention", "trimap" # what is judged stands first
 
 def column(
     cut:Cut, # one picture under one setting
@@ -515,17 +548,20 @@ def column(
     pinned:Cut=None, # another setting's cut of the picture, which the difference is against; None: PPD's mask
 )->dict: # as `PicturePanel` takes it
     "All panels of a cut, and what the line about the pixel under the pointer reads"
-    views, size = [], cut.marks.shape
-    for name, panel in PANELS.items():
-        painted, words, heading = panel.paint, panel.words, panel.title
+    views, size, seen_size = [], cut.marks.shape, small_size(cut.view.shape, side)
+    large = enlarged(cut, seen_size)
+    for name in _ON_SCREEN:
+        panel = PANELS[name]
+        paint, words, heading = panel.paint, panel.words, panel.title
         if name == "difference" and pinned is not None:
-            painted, words = partial(paint_difference, other=pinned.grabcut), partial(_pinned_words, other=pinned)
+            paint = partial(paint_difference, other=enlarged(pinned, seen_size).grabcut)
+            words = partial(_pinned_words, other=pinned)
             heading = "Difference to the pinned"
         boxes = []
         for kind, some in _boxes(cut) if name == "picture" else ():
             boxes += [dict(kind=kind, box=box.tolist()) for box in (some/(*size, *size)[::-1]).clip(0, 1)]
         views.append(dict(
-            name=name, title=heading, image=jpeg(shown(painted(cut), cut.view.shape, side)), words=words(cut),
+            name=name, title=heading, image=jpeg(paint(large)), words=words(cut),
             alt=f"{heading} of {cut.view.id}", boxes=boxes))
     attention = (cut.attention*255).round().astype(np.uint8)
     return dict(title=title, views=views, attention=attention.tobytes(), attention_shape=list(attention.shape),
@@ -593,6 +629,30 @@ def _taken(numbers, every): # numbers as `attention_map` takes them, negative on
         return every
     return tuple(int(n) % len(every) for n in np.atleast_1d(numbers))
 
+# %% ../nbs/42_workbench.ipynb #69156836
+class Pictures(Sequence):
+    "Samples of a data set, then those that were added"
+    def __init__(self, dataset): # Dataset
+        self.dataset, self.added = dataset, []
+        self.classes = dataset.classes
+
+    def __len__(self): return len(self.dataset) + len(self.added)
+
+    def __getitem__(self, i):
+        own = len(self.dataset)
+        return self.dataset[i] if i < own else self.added[i - own]
+
+    def add(self, name, data): # name and bytes of a picture file; raises PictureError
+        "The Sample of a picture that lies in no folder; its id is no file's, as it has no suffix of pictures"
+        name = one_line(name)
+        shape = open_picture(data, name).shape[:2]
+        ids = {sample.id for sample in self.added}
+        names = chain([f"{name} (dropped)"], (f"{name} (dropped {n})" for n in count(2)))
+        id = next(one for one in names if one not in ids)
+        sample = Sample(id, -1, shape, None, partial(open_picture, data, name))
+        self.added.append(sample)
+        return sample
+
 # %% ../nbs/42_workbench.ipynb #workbench-047
 class Workbench:
     "A data set's pictures, maps and masks: made when asked for, kept while there is room"
@@ -604,7 +664,8 @@ class Workbench:
         **options # weights, layers, heads, timm's, as for `load_attention`
     ):
         self.dataset, self.size, self.sources = as_dataset(pictures, split), int(size), Sources(backbone, **options)
-        self.view = lru_cache(8)(lambda i: make_view(self.dataset, i, self.size))
+        self.pictures = Pictures(self.dataset)
+        self.view = lru_cache(8)(lambda i: make_view(self.pictures, i, self.size))
         self.rows = Kept(lambda source, i: _attention_rows(source, self.view(i).picture))
         self.cut = lru_cache(8)(self.make_cut)
 
@@ -658,7 +719,7 @@ def masks_command(
 )->str: # "" where the pictures are in no folder
     "How to make the masks of a bench's data set with a setting that was saved to a file"
     data = bench.dataset
-    if data.name not in SCENE_SETS and not Path(data.name).is_dir():
+    if not len(data) or data.name not in SCENE_SETS and not Path(data.name).is_dir():
         return ""
     out = Path("masks")/Path(data.name).absolute().name
     command = ["locloc", "masks", "--data", data.name, "--split", data.split, "--out", str(out)]

@@ -2,6 +2,7 @@
 
 Set LOCLOC_SCREENSHOTS to a folder to keep pictures of both at two sizes in both themes.
 """
+import base64
 import json
 import os
 import re
@@ -251,6 +252,44 @@ def sweep_and_choose(page):
     page.get_by_role("tab", name="Tuner").click()
 
 
+DROP = """([text, name]) => {
+    const bytes = Uint8Array.from(atob(text), c => c.charCodeAt(0))
+    const data = new DataTransfer()
+    data.items.add(new File([bytes], name))
+    const frame = document.querySelector(".locloc-panel-picture .frame")
+    for (const kind of ["dragenter", "dragover", "drop"])
+        frame.dispatchEvent(new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true }))
+}"""
+
+
+def drop_pictures(page, folder):
+    "One by drag and drop, one by the button that is larger than a server takes in one message; both stay in memory"
+    before = sorted(folder.rglob("*.jpg")) + sorted(folder.rglob("*.png"))
+    cat = (root/"data"/"images"/"cat"/"chelsea.jpg").read_bytes()
+    page.evaluate(DROP, [base64.b64encode(cat).decode(), "cat.jpg"])
+    until_says(page, "", "cat.jpg (dropped)")
+    until_says(page, "", "lies in no folder")
+    noise = np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), np.uint8)
+    data = cv2.imencode(".png", noise, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+    assert len(data) > 11e6
+    page.locator(".locloc-tuner input[type=file]").set_input_files(dict(name="n.png", mimeType="", buffer=data))
+    until_says(page, "", "2000 × 2000 px")
+    page.evaluate(DROP, [base64.b64encode(b"no picture").decode(), "notes.txt"])
+    until_says(page, ".locloc-status", "notes.txt: not a picture")
+    until_says(page, "", "2000 × 2000 px")
+    assert sorted(folder.rglob("*.jpg")) + sorted(folder.rglob("*.png")) == before
+    page.locator(".locloc-previous").click()
+    until_says(page, "", "cat.jpg (dropped)")
+
+
+def masks_are_in_sight(page):
+    "With the sliders above them, in a window of 1440 x 900"
+    page.locator(".locloc-tuner").evaluate("one => one.scrollIntoView({ block: 'start' })")
+    page.wait_for_function("""() => ["picture", "grabcut", "ppd", "difference"].every(name =>
+        document.querySelector(`.locloc-panel-${name} .frame`).getBoundingClientRect().bottom <= innerHeight)
+        && document.querySelector(".locloc-deltas").getBoundingClientRect().top >= 0""")
+
+
 DRAWN = """width => new Promise(done => {
     let frames = 30
     const next = () => window.innerWidth === width && !frames-- ? done() : requestAnimationFrame(next)
@@ -280,7 +319,9 @@ def test_jupyterlab(page, lab):
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
     use_the_tuner(page, folder, load_dataset("scenes", split="test", count=5)[1].id)
     correct_and_compare(page, folder)
-    page.locator(".locloc-tuner").scroll_into_view_if_needed()
+    masks_are_in_sight(page)
+    drop_pictures(page, folder)
+    masks_are_in_sight(page)
     keep(page, "lab-light")
     page.evaluate("() => window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
     page.wait_for_function("() => document.body.dataset.jpThemeLight === 'false'")
@@ -346,6 +387,7 @@ def test_page_of_the_command_line(page, tune, theme, tmp_path):
     if theme == "light":
         use_the_tuner(page, tmp_path, "1.jpg")
         correct_and_compare(page, tmp_path)
+        drop_pictures(page, tmp_path)
     keep(page, f"page-{theme}", (*SIZES, PHONE))
     sweep_and_choose(page)
     assert end(running.process) == 0

@@ -113,6 +113,17 @@ def test_files_that_are_no_pictures(no_pictures, name, why):
     assert str(no_pictures / name) in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["empty.jpg", "text.jpg", "cut.jpg", "cut.png", "float.tif", "whole.png"])
+def test_bytes_of_a_file_are_opened_as_the_file_is(no_pictures, name):
+    told = []
+    for source, called in ((no_pictures / name, str(no_pictures / name)), ((no_pictures / name).read_bytes(), "it")):
+        try:
+            told.append(open_picture(source, "it").tolist())
+        except PictureError as error:
+            told.append(str(error).replace(called, "it", 1))
+    assert told[0] == told[1]
+
+
 def test_too_many_pixels(tmp_path, monkeypatch):
     path = save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)

@@ -48,7 +48,9 @@ def changed(column, **parts):
     (changed(plain_column(), boxes=[dict(kind="best", box=[0, 0, 1, 1])]), "wanted one of true, predicted, baseline"),
     (changed(plain_column(), image=b"GIF89a"), "neither JPEG nor PNG"),
     (plain_column() | {"attention": b"123"}, "attention has 3 bytes, its shape 6 x 8 wants 48"),
-    (plain_column() | {"marks_shape": [5, 5]}, "marks has 16 bytes, its shape 5 x 5 wants 25")])
+    (plain_column() | {"marks_shape": [5, 5]}, "marks has 16 bytes, its shape 5 x 5 wants 25"),
+    ({key: value for key, value in plain_column().items() if key != "marks"}, "column 2 lacks marks"),
+    (plain_column() | {"views": [dict(name="picture", image=b"")]}, "view 'picture' lacks title, alt, words, boxes")])
 def test_what_cannot_be_shown_is_refused_and_the_old_stays(column, says):
     panel = PicturePanel()
     panel.show([plain_column()], (30, 40))
@@ -85,6 +87,36 @@ def test_an_error_of_a_listener_is_told_and_the_next_stroke_is_asked_for(monkeyp
     assert (panel.said, panel.is_error) == ("well again", False)
 
 
+def piece(name="a.png", size=3, left=0, start=0, unreadable=False):
+    return dict(kind="files", piece=dict(name=name, size=size, left=left, start=start, unreadable=unreadable))
+
+
+def test_pieces_of_files_are_joined_and_told_when_the_drop_is_whole():
+    panel, heard = PicturePanel(), []
+    assert not panel.takes_files
+    panel.on_files(heard.append)
+    assert panel.takes_files
+    panel._handle_custom_msg(piece("cut.png", 9), [b"never whole"[:3]]) # the page was closed
+    panel._handle_custom_msg(piece("a\nb.png", 5, left=1), [memoryview(b"abc")])
+    panel._handle_custom_msg(piece("a\nb.png", 5, left=1, start=3), [memoryview(b"de")])
+    assert heard == []
+    panel._handle_custom_msg(piece("empty", 0), [])
+    assert heard == [[("a\\nb.png", b"abcde"), ("empty", b"")]]
+
+
+@pytest.mark.parametrize("sent, says", [
+    (piece("film.mp4", 2**27), "film.mp4: 128 MB, and a picture may have 50 MB: make it smaller"),
+    (piece("folder", unreadable=True), "folder: the browser cannot read it; is it a folder?")])
+def test_a_file_that_does_not_come_is_an_error_beside_those_that_do(sent, says):
+    panel, heard = PicturePanel(), []
+    panel.on_files(heard.extend)
+    sent["piece"]["left"] = 1
+    panel._handle_custom_msg(sent, [])
+    panel._handle_custom_msg(piece(), [b"abc"])
+    (_, error), good = heard
+    assert isinstance(error, ValueError) and str(error) == says and good == ("a.png", b"abc")
+
+
 @pytest.mark.parametrize("given, kept", [
     ([.2, .3, .3], [1, 0, 0]), ([2, .9, -1], [2, .5, 0]), ([4, .5, .25], [4, .5, .25])])
 def test_a_zoom_never_leaves_the_picture(given, kept):
@@ -103,7 +135,9 @@ class Model { // as ipywidgets' models are, without a kernel
   get(name) { return this.state[name] }
   set(name, value) { this.state[name] = value; this.tell(`change:${name}`) }
   save_changes() { this.saved = { ...this.state } }
-  send(content) { this.sent.push(structuredClone(content)) }
+  send(content, callbacks, buffers = []) {
+    this.sent.push(structuredClone({ ...content, bytes: buffers.map(one => [...new Uint8Array(one)].slice(0, 8)) }))
+  }
   on(event, act) { (this.heard[event] ??= new Set()).add(act) }
   off(event, act) { this.heard[event].delete(act) }
   tell(event, ...what) { for (const act of this.heard[event] ?? []) act(...what) }
@@ -361,14 +395,111 @@ def test_the_keyboard_alone_zooms_moves_and_goes_back(page):
     for _ in range(3):
         page.keyboard.press("+")
     before = trait(page, "zoom")
-    page.keyboard.press("Shift+ArrowRight")
-    assert trait(page, "zoom")[1] > before[1] and sent(page, "key") == []
+    for _ in range(20):
+        page.keyboard.press("Shift+ArrowRight")
+    assert trait(page, "zoom")[1] > before[1] and sent(page, "key") == [], "the view follows the crosshair"
     page.keyboard.press("0")
     assert trait(page, "zoom") == [1, 0, 0]
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     assert trait(page, "zoom")[0] == 1.5, "the second button zooms in"
+
+
+def test_keys_move_a_crosshair_whose_pixel_is_read_aloud(page):
+    open_panel(page, [plain_column("now"), plain_column("pinned")])
+    assert page.locator("[aria-live]").inner_text() == ""
+    page.locator(".locloc-picture-panel").focus()
+    for _ in range(17):
+        page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("Shift+ArrowUp")
+    until(page, "() => document.querySelector('[aria-live]').textContent.startsWith('x 37, y 14')")
+    words = "x 37, y 14, attention .99,  uncertain, from foreground"
+    assert page.locator("[aria-live]").text_content() == f"{words}; {words}"
+    assert page.locator(".readout").first.text_content().replace(" ·", ",") == words
+    assert page.locator(".pointed .cross").count() == 2 * len(VIEWS)
+    for _ in range(9):
+        page.keyboard.press("Shift+ArrowRight")
+    until(page, "() => document.querySelector('[aria-live]').textContent.startsWith('x 39')")
+    page.evaluate("document.activeElement.blur()")
+    until(page, "() => !document.querySelector('.pointed')")
+
+
+DRAG = """([kind, files]) => {
+    const data = new DataTransfer()
+    for (const [name, size] of files) data.items.add(new File([new Uint8Array(size).fill(7)], name))
+    const event = kind === "paste" ? new ClipboardEvent(kind, { clipboardData: data, bubbles: true, cancelable: true })
+        : new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true })
+    const target = kind === "paste" ? document.activeElement : document.querySelector(".frame, .views")
+    target.dispatchEvent(event)
+    return event.defaultPrevented
+}"""
+OVERHEAR = """() => {
+    window.overheard = []
+    for (const kind of ["dragover", "drop", "paste"]) document.addEventListener(kind, e => overheard.push(e.type))
+}"""
+
+
+def test_dropped_files_are_sent_in_pieces_and_nobody_else_hears_of_them(page):
+    open_panel(page, [plain_column()], takes_files=True)
+    page.evaluate(OVERHEAR)
+    assert page.evaluate(DRAG, ["dragover", [["a.png", 3]]])
+    hint = "() => getComputedStyle(document.querySelector('.locloc-picture-panel'), '::after').content"
+    assert page.evaluate(hint) == '"drop a picture"'
+    assert page.evaluate(DRAG, ["drop", [["a.png", 3], ["large.png", 5 * 2**20], ["film.mp4", 51 * 2**20]]])
+    assert page.evaluate(hint) == "none"
+    until(page, "() => model.sent.length === 4")
+    assert sent_pieces(page) == [
+        ("a.png", 0, 2, [7, 7, 7]), ("large.png", 0, 1, [7] * 8), ("large.png", 4 * 2**20, 1, [7] * 8),
+        ("film.mp4", 0, 0, None)], "what is too large is named, not sent"
+    assert page.evaluate("overheard") == []
+
+
+def sent_pieces(page):
+    "Name, start, files to come and first bytes of every piece"
+    return [tuple(one) for one in page.evaluate("""model.sent.filter(one => one.kind === "files").map(
+        ({ piece, bytes }) => [piece.name, piece.start, piece.left, bytes[0] ?? null])""")]
+
+
+def test_pictures_are_pasted_where_the_focus_is_or_chosen_by_a_button(page):
+    open_panel(page, [plain_column()], takes_files=True)
+    page.evaluate(OVERHEAR)
+    assert not page.evaluate(DRAG, ["paste", [["a.png", 3]]]), "the focus is elsewhere"
+    page.locator(".locloc-picture-panel").focus()
+    assert not page.evaluate(DRAG, ["paste", []]), "text is not the panel's"
+    assert page.evaluate(DRAG, ["paste", [["b.png", 3]]])
+    until(page, "() => model.sent.length === 1")
+    with page.expect_file_chooser() as chosen:
+        page.get_by_role("button", name="open a picture").press("Enter")
+    chosen.value.set_files([dict(name=name, mimeType="image/png", buffer=b"abc") for name in ("c.png", "d.png")])
+    until(page, "() => model.sent.length === 3")
+    assert [(name, left) for name, _, left, _ in sent_pieces(page)] == [("b.png", 0), ("c.png", 1), ("d.png", 0)]
+    assert page.evaluate("overheard") == ["paste"] * 2
+
+
+def test_a_panel_to_which_nobody_listens_takes_no_files(page):
+    open_panel(page, [plain_column()])
+    assert not page.evaluate(DRAG, ["dragover", [["a.png", 3]]])
+    assert not page.evaluate(DRAG, ["drop", [["a.png", 3]]])
+    assert page.locator(".chooser").is_hidden() and sent_pieces(page) == []
+
+
+def test_a_panel_without_views_is_still_a_place_to_drop(page):
+    open_panel(page, [plain_column()], takes_files=True)
+    put_columns(page, [])
+    until(page, "() => !document.querySelector('.frame')")
+    assert page.locator(".views").bounding_box()["height"] >= 150
+    assert page.evaluate(DRAG, ["drop", [["a.png", 3]]])
+
+
+@pytest.mark.parametrize("shape", [(30, 40), (60, 40)])
+@pytest.mark.parametrize("width, first_row", [(1440, 6), (1040, 4), (740, 3), (390, 2)])
+def test_what_is_judged_stands_in_the_first_row_and_is_no_higher_than_the_window_allows(page, shape, width, first_row):
+    page.set_viewport_size(dict(width=width, height=900))
+    open_panel(page, [plain_column()], shape)
+    boxes = [frame_box(page, name) for name in VIEWS]
+    assert sum(box["y"] == boxes[0]["y"] for box in boxes) == first_row
+    assert max(box["height"] for box in boxes) <= .4 * 900 + 1 and min(box["width"] for box in boxes) > 140
 
 
 def test_a_view_is_enlarged_and_comes_back(page):
@@ -451,7 +582,7 @@ def scene_columns(side=480):
 def test_nothing_sticks_out_at_any_width_in_either_theme(page, theme, count):
     columns, shape = scene_columns()
     page.emulate_media(color_scheme=theme)
-    open_panel(page, columns[:count], shape)
+    open_panel(page, columns[:count], shape, takes_files=True)
     for width, height in SIZES:
         page.set_viewport_size(dict(width=width, height=height))
         until(page, """width => innerWidth === width && [...document.querySelectorAll(".frame")].every(

@@ -248,6 +248,86 @@ def test_no_pictures(tmp_path, kind):
     assert "no pictures" in tuner.status.value
 
 
+def png(picture):
+    return cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
+
+
+def drop(tuner, *files):
+    "As the browser does: name and bytes of each"
+    for left, (name, data) in zip(range(len(files))[::-1], files, strict=True):
+        piece = dict(name=name, size=len(data), left=left, start=0, unreadable=False)
+        tuner.panels._handle_custom_msg(dict(kind="files", piece=piece), [data])
+
+
+def test_a_dropped_picture_joins_the_others_and_is_shown(tuner):
+    drop(tuner, ("a.png", png(SCENES[2].picture)), ("a.png", png(np.full((40, 60, 3), 90, np.uint8))))
+    assert tuner.index == 7 and tuner.picker.where.value == "8 of 8" and tuner.picker.slider.max == 8
+    assert "a.png (dropped 2)" in words(tuner) and "60 × 40 px" in words(tuner) and not warns(tuner.status)
+    assert "lies in no folder" in tuner.about.value and tuner.command.value.startswith("locloc masks --data scenes")
+    assert tuner.chosen.count <= 6 and len(tuner.bench) == 6, "it is not of the data set"
+    tuner.picker.jump.value = "a.png (dropped)"
+    assert tuner.index == 6
+    assert (tuner.bench.view(6).picture == tuner.bench.view(2).picture).all()
+    tuner.go(0)
+    assert "lies in no folder" not in tuner.about.value and SCENES[0].id in words(tuner)
+
+
+def test_what_is_dropped_and_is_no_picture_is_told_beside_those_that_are(tuner):
+    drop(tuner, ("notes.txt", b"no picture"), ("a.png", png(SCENES[2].picture)), ("cut.png", b"\x89PNG\r\n\x1a\n"))
+    assert tuner.index == 6 and "a.png (dropped)" in words(tuner)
+    assert "notes.txt: not a picture but text" in tuner.status.value and "cut.png: " in tuner.status.value
+    assert warns(tuner.status) and "<br" not in tuner.status.value
+    drop(tuner, ("b.txt", b"no picture"))
+    assert tuner.index == 6 and len(seen(tuner)) == 6 and "b.txt" in tuner.status.value
+    assert alive(tuner)
+
+
+def test_a_picture_can_be_dropped_where_there_are_none(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    tuner = ThresholdTuner([])
+    assert "drop a picture" in tuner.status.value
+    drop(tuner, ("a.png", png(SCENES[2].picture)))
+    assert tuner.picker.where.value == "1 of 1" and alive(tuner)
+    assert tuner.command.value == "" and "lies in no folder" in tuner.about.value
+
+
+def test_strokes_on_a_dropped_picture_stay_in_memory_and_are_undone(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    tuner = ThresholdTuner(SCENES)
+    drop(tuner, ("a.png", png(SCENES[2].picture)))
+    before = seen(tuner)
+    stroke = dict(kind="background", size=.2, points=[[.5, .5]])
+    tuner.panels._handle_custom_msg(dict(kind="stroke", stroke=stroke | dict(done=True)), [])
+    assert seen(tuner)["trimap"] != before["trimap"] and tuner.panels.strokes == [stroke]
+    assert "while this page is open" in tuner.brush.words.value and "--corrections" not in tuner.command.value
+    drop(tuner, ("a.png", png(SCENES[2].picture)))
+    assert tuner.panels.strokes == [], "another picture of that name"
+    tuner.go(6)
+    tuner.history.undo()
+    assert seen(tuner) == before and tuner.panels.strokes == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_panels_say_that_they_are_busy_until_the_frame_is_exact():
+    async def drag():
+        tuner = ThresholdTuner(SCENES, size=448)
+        told = [tuner.panels.busy]
+        tuner.panels.observe(lambda change: told.append(change.new), "busy")
+        tuner.controls.deltas.value = (.1, .6)
+        assert tuner.panels.busy and "≈" in words(tuner)
+        await until(lambda: not tuner.panels.busy)
+        assert "≈" not in words(tuner)
+        return told
+    assert in_a_kernel(drag) == [False, True, False]
+
+
+def test_the_panels_are_busy_while_a_source_is_loaded(tuner, monkeypatch):
+    told = []
+    monkeypatch.setattr(tuner.bench.sources, "_load", lambda name: told.append(tuner.panels.busy))
+    tuner.controls.source.value = "locloc-tiny"
+    assert told == [True] and not tuner.panels.busy
+
+
 def test_no_pictures_to_sweep_over():
     panel = SweepPanel(ThresholdTuner([]))
     panel.runner.run()

@@ -11,7 +11,19 @@ from locloc.data import load_dataset
 from locloc.localization import Localization
 from locloc.masks import preset
 from locloc.stores import make_masks
-from locloc.workbench import SourceChoice, Sources, Workbench, as_dataset, first_setting, source_choice
+from locloc.workbench import (
+    SourceChoice,
+    Sources,
+    View,
+    Workbench,
+    as_dataset,
+    column,
+    enlarged,
+    first_setting,
+    make_cut,
+    row_figure,
+    source_choice,
+)
 
 SCENES = load_dataset("scenes", split="test", count=6)
 
@@ -125,3 +137,52 @@ def test_any_answer_is_painted_over_any_picture(shape, what):
     row = prediction_row(Says(boxes=[[0, 0, 1, 1]], **shown), as_dataset([np.full(shape, 120, np.uint8)]), 0, side=80)
     thumbnail = cv2.imdecode(np.frombuffer(row.thumbnail, np.uint8), 1)
     assert max(thumbnail.shape[:2]) == 80 and min(thumbnail.shape[:2]) >= 16
+
+
+def slanted_cut(side=64):
+    "A picture whose lower part is bright: the mask's edge falls by one pixel in five"
+    ys, xs = np.mgrid[:side, :side]
+    inside = ys > .2*xs + 20
+    picture = np.where(inside[..., None], (220, 160, 40), (20, 40, 90)).astype(np.uint8)
+    view = View("slanted", "", (side, side), picture, None, None)
+    setting = first_setting(Workbench(SCENES))
+    return replace(make_cut(view, inside.astype(np.float32), setting), grabcut=inside)
+
+
+def edge(mask):
+    "How far its upper edge is from a straight line, px at most, in the middle part"
+    heights = mask.argmax(0)[len(mask)//5:-len(mask)//5].astype(float)
+    along = np.arange(len(heights))
+    return np.abs(heights - np.polyval(np.polyfit(along, heights, 1), along)).max()
+
+
+def test_edges_are_enlarged_without_their_steps_and_the_mask_stays():
+    cut = slanted_cut()
+    large, before = enlarged(cut, (640, 640)), cut.grabcut.copy()
+    stepped = cv2.resize(cut.grabcut.astype(np.uint8), (640, 640), interpolation=cv2.INTER_NEAREST) > 0
+    assert edge(large.grabcut) < .5*edge(stepped)
+    assert np.mean(large.grabcut != stepped) < .01, "the same border"
+    assert large.marks.shape == large.ppd.shape == (640, 640) and large.view.picture.shape == (640, 640, 3)
+    assert (cut.grabcut == before).all()
+
+
+def test_no_pixel_of_a_mask_changes_its_side_when_it_is_enlarged():
+    cut = slanted_cut()
+    for mask in (cut.grabcut, np.eye(64, dtype=bool), np.random.default_rng(0).random((64, 64)) > .5):
+        assert (enlarged(replace(cut, grabcut=mask), (192, 192)).grabcut[1::3, 1::3] == mask).all()
+
+
+def test_strokes_are_seen_at_any_size():
+    cut = slanted_cut()
+    stroke = dict(kind="foreground", size=.1, points=[[.1, .1]])
+    drawn = make_cut(cut.view, cut.attention, cut.setting, strokes=[stroke])
+    assert enlarged(drawn, (300, 300)).marks[30, 30] == cv2.GC_FGD != enlarged(cut, (300, 300)).marks[30, 30]
+
+
+def test_words_are_about_the_mask_and_a_figure_is_painted_as_the_page_is():
+    cut = slanted_cut()
+    small, large = (column(cut, "", side)["views"] for side in (320, 900))
+    assert [view["words"] for view in small] == [view["words"] for view in large]
+    shown = row_figure([cut], ["grabcut"]).axes[0].images[0].get_array()
+    assert shown.shape[0] > 400
+    assert len(np.unique(shown[shown.shape[0]//2, :, 0])) > 4, "its outline has soft edges"
