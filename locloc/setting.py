@@ -31,6 +31,11 @@ class Setting(Settings):
         if not 0 <= self.ppd <= 1:
             raise ValueError(f"ppd must be in [0, 1], got {self.ppd}")
 
+    @property
+    def words(self):
+        split = "" if self.params.split is None else f", split {self.params.split:g}"
+        return f"{self.source}, δ0 {self.params.delta0:g}, δ1 {self.params.delta1:g}{split}"
+
     def preset(self, name): # thresholds of a preset, the same source
         thresholds = preset(name)
         return replace(self, params=thresholds.params, ppd=thresholds.ppd)

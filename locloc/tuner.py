@@ -616,8 +616,8 @@ class ThresholdTuner(widgets.VBox):
             columns = [workbench.column(cut, "", side)]
         else:
             other = self._cut(self.index, self.pinned, not cut.exact)
-            columns = [workbench.column(cut, _setting_words(cut.setting), side, pinned=other),
-                       workbench.column(other, f"pinned: {_setting_words(self.pinned)}", side)]
+            columns = [workbench.column(cut, cut.setting.words, side, pinned=other),
+                       workbench.column(other, f"pinned: {self.pinned.words}", side)]
         self.panels.show(columns, cut.view.shape)
         self.panels.busy = not cut.exact
         self.panels.say("") # what a stroke or a key had failed with
@@ -633,7 +633,7 @@ class ThresholdTuner(widgets.VBox):
         file, dataset = self.files.name.value, self.bench.dataset
         corrections = self.brush.corrections
         self.command.value = workbench.masks_command(
-            self.bench, self.setting, file, corrections.folder if corrections.ids() else None)
+            self.bench, file, corrections.folder if corrections.ids() else None)
         words = "The picture that is shown lies in no folder. " if self.brush.id in self.brush.loose else ""
         words += f"{len(dataset)} pictures, split {dataset.split}; chosen: {self.chosen.by}. "
         if not self.command.value:
@@ -658,11 +658,11 @@ class ThresholdTuner(widgets.VBox):
         self._is_kept_in(path)
         self.status.say(f"saved {path}, {self.chosen.by}; the command below makes the masks")
 
-    def save_figure(self, path="figure.png"): # .png, .pdf or .svg; another name gets .png; no file is overwritten
+    def save_figure(self, path="figure.png", overwrite=False): # .png, .pdf or .svg; another name gets .png
         path = Path(path)
         path = self.files.inside(path if path.suffix in (".png", ".pdf", ".svg") else path.with_suffix(".png"))
-        if path.exists():
-            raise ValueError(f"{path} is there already: give another name")
+        if path.exists() and not overwrite:
+            raise ValueError(f"{path} is there already: give another name, or overwrite=True")
         settings = [self.setting, self.pinned] if self.pinned else [self.setting]
         workbench.row_figure([self._cut(self.index, setting) for setting in settings]).savefig(path)
         self.status.say(f"saved {path}, the panels of {self.bench.pictures[self.index].id}")
@@ -684,7 +684,3 @@ class ThresholdTuner(widgets.VBox):
         self.kept = str(path), self.setting
         self.files.ask(None)
         self._show_command()
-
-def _setting_words(setting):
-    split = "" if setting.params.split is None else f", split {setting.params.split:g}"
-    return f"{setting.source}, δ0 {setting.params.delta0:g}, δ1 {setting.params.delta1:g}{split}"

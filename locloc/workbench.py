@@ -319,7 +319,7 @@ def _coloured(codes, colours): # (S, S) uint8 -> (S, S, 3), much faster than ind
     return cv2.blur(cv2.LUT(cv2.cvtColor(codes, cv2.COLOR_GRAY2RGB), table), (3, 3)) # soft where colours meet
 
 def magma(score_map, size): # (h, w) float in [0, 1] -> (H, W, 3) uint8 RGB; size: (H, W)
-    codes = (cv2.resize(score_map, size[::-1]).clip(0, 1) * 255).astype(np.uint8)
+    codes = cv2.resize((score_map.clip(0, 1) * 255).astype(np.uint8), size[::-1])
     return cv2.cvtColor(cv2.applyColorMap(codes, cv2.COLORMAP_MAGMA), cv2.COLOR_BGR2RGB)
 
 def paint_attention(cut:Cut)->np.ndarray: # (S, S, 3) uint8 RGB
@@ -526,7 +526,7 @@ def row_figure(
     panels=tuple(PANELS), # which, in this order
     inches=2.2, # width of a panel
 )->Figure: # for a paper: boxes are lines, pictures have twice the pixels that a page shows
-    "Panels beside each other, a row a setting"
+    "Panels beside each other, a row a setting, whose words stand before it"
     h, w = cuts[0].view.shape
     side = round(2*110*inches*max(h, w)/w)
     figure = Figure(figsize=(inches*len(panels), (inches*h/w + .3)*len(cuts)), layout="constrained", dpi=220)
@@ -534,9 +534,12 @@ def row_figure(
         large = enlarged(cut, small_size(cut.view.shape, side))
         for name, ax in zip(panels, row, strict=True):
             picture = PANELS[name].paint(large)
-            show_picture(picture, PANELS[name].title, ax)
+            show_picture(picture, PANELS[name].title if cut is cuts[0] else "", ax)
             for kind, boxes in _boxes(cut) if name == "picture" else ():
                 show_boxes(scale_boxes(boxes, cut.marks.shape, picture.shape[:2]), kind, ax)
+        if len(cuts) > 1:
+            left = dict(xycoords="axes fraction", rotation=90, ha="right", va="center", fontsize=6)
+            row[0].annotate(cut.setting.words.replace(", ", "\n", 1), (-.03, .5), **left)
     return figure
 
 _ON_SCREEN = "picture", "grabcut", "ppd", "difference", "attention", "trimap" # what is judged stands first
@@ -713,8 +716,7 @@ def to_save(bench:Workbench, setting:Setting, chosen:Chosen)->SavedSetting:
 
 def masks_command(
     bench:Workbench,
-    setting:Setting,
-    file, # where the setting is saved
+    file, # where a setting is saved
     corrections=None, # folder of strokes; None: there are none
 )->str: # "" where the pictures are in no folder
     "How to make the masks of a bench's data set with a setting that was saved to a file"
@@ -723,5 +725,5 @@ def masks_command(
         return ""
     out = Path("masks")/Path(data.name).absolute().name
     command = ["locloc", "masks", "--data", data.name, "--split", data.split, "--out", str(out)]
-    command += ["--attention", setting.source, "--params", str(file)]
+    command += ["--params", str(file)]
     return one_line(shlex.join(command + (["--corrections", str(corrections)] if corrections else [])))

@@ -334,7 +334,7 @@ def test_pictures_in_no_folder_have_no_command():
 def test_odd_folder_names_are_quoted(tmp_path):
     folder = tmp_path/"my 'birds' $5"
     keep(SCENES[0].picture, folder/"a.png")
-    command = shlex.split(masks_command(Workbench(folder), Setting(), "my params.json"))
+    command = shlex.split(masks_command(Workbench(folder), "my params.json"))
     assert command[command.index("--data") + 1] == str(folder) and command[-1] == "my params.json"
 
 
