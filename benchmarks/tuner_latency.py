@@ -78,7 +78,7 @@ def in_the_kernel(data, size, rounds):
     return found
 
 
-WATCH = """event => {
+WATCH = """([event, exact]) => {
     const views = () => [...document.querySelectorAll('.locloc-tuner img')]
     const sources = () => views().map(view => view.src).join()
     const words = () => document.querySelector('.locloc-tuner').innerText
@@ -89,7 +89,7 @@ WATCH = """event => {
         const look = () => {
             const drawn = sources() !== before && views().every(view => view.complete)
             if (first === null && drawn) first = performance.now() - start
-            if (first !== null && !words().includes('≈')) done([first, performance.now() - start])
+            if (first !== null && !(exact && words().includes('≈'))) done([first, performance.now() - start])
             else requestAnimationFrame(look)
         }
         requestAnimationFrame(look)
@@ -102,9 +102,9 @@ class Page:
     def __init__(self, page):
         self.page = page
 
-    def milliseconds(self, event, act):
+    def milliseconds(self, event, act, exact=True): # False: not waited for, as while a stroke is drawn
         "From that event of the hand to other pixels, and until they are exact"
-        self.page.evaluate(WATCH, event)
+        self.page.evaluate(WATCH, [event, exact])
         act()
         took = self.page.evaluate("() => window.watched")
         self.page.wait_for_timeout(400)
@@ -125,14 +125,16 @@ class Page:
         "A stroke over the object; one answer a move of the hand"
         mouse, found = self.page.mouse, []
         self.page.locator(".locloc-brush button").nth(2).click()
-        box = self.page.locator(".locloc-panel-trimap .frame").first.bounding_box()
+        frame = self.page.locator(".locloc-panel-trimap .frame").first
+        frame.scroll_into_view_if_needed()
+        box = frame.bounding_box()
         x, y = box["x"] + box["width"] * .2, box["y"] + box["height"] * .5
         mouse.move(x, y)
         mouse.down()
         for k in range(moves):
             def move(k=k):
                 mouse.move(x + box["width"] * .6 * (k + 1) / moves, y)
-            found.append(self.milliseconds("pointermove", move))
+            found.append(self.milliseconds("pointermove", move, exact=False))
         mouse.up()
         self.page.locator(".locloc-brush button").first.click()
         return found
