@@ -25,7 +25,7 @@ from PIL import Image
 
 from . import files
 from .boxes import CONTOURS, boxes_from_map, centred_box, crop_boxes, mask_box, scale_boxes
-from .files import files_below, folder_names, is_hidden, is_picture
+from .files import files_below, folder_names, is_hidden, is_picture, read_archived
 from .layouts import LAYOUTS, find_layout, read_index, split_folders, split_of
 from .localization import one_line, one_line_errors, shared
 from .scenes import SCENE_CLASSES, SCENE_SETS, make_scene, scene_mask
@@ -50,6 +50,8 @@ _NOT_PICTURES = ( # how such a file begins, what it is, what to do
 )
 
 def _opened(source): # Path, or the bytes of a file
+    if not isinstance(source, bytes) and not Path(source).exists():
+        source = read_archived(Path(source)) or source
     return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
 
 def _not_a_picture(source):
@@ -107,8 +109,9 @@ def _explain_failure(name, source=None): # source: the bytes of a file that lies
         yield
     except (PictureError, MemoryError):
         raise
-    except FileNotFoundError:
-        why = _explain_missing(Path(name))
+    except FileNotFoundError as error:
+        told = str(error.strerror)
+        why = told if told.startswith("no such file in") else _explain_missing(Path(name))
     except IsADirectoryError:
         why = "is a folder, expected a picture"
     except Image.UnidentifiedImageError:
@@ -194,9 +197,12 @@ def _bare(source):
 
 def _read_picture(source, use): # source: Path, or the bytes of a file
     "`use(picture)` of the picture in a file, whatever remarks stand beside its pixels"
+    if isinstance(source, Path):
+        if not source.exists():
+            source = read_archived(source) or source
+        elif not (source.is_file() or source.is_dir()): # it might never end
+            raise ValueError("a pipe or a device, expected a file")
     in_memory = isinstance(source, bytes)
-    if not in_memory and source.exists() and not (source.is_file() or source.is_dir()): # it might never end
-        raise ValueError("a pipe or a device, expected a file")
     try:
         with Image.open(io.BytesIO(source) if in_memory else source) as picture:
             if picture.format in ("EPS", "IPTC"):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DISK_FULL', 'LEFTOVER', 'PICTURE_SUFFIXES', 'naming', 'sync_disk', 'replace_whole', 'remove_whole', 'sweep',
-           'is_picture', 'is_hidden', 'folder_names', 'files_below', 'check_folder', 'check_kinds', 'Settings',
-           'parsing', 'check_min', 'read_json', 'progress_bar', 'same_place', 'differences']
+           'is_picture', 'is_hidden', 'folder_names', 'files_below', 'read_archived', 'check_folder', 'check_kinds',
+           'Settings', 'parsing', 'check_min', 'read_json', 'progress_bar', 'same_place', 'differences']
 
 # %% ../nbs/02_files.ipynb #files-003
 import errno
@@ -15,7 +15,11 @@ import os
 import re
 import secrets
 import shutil
+import struct
+import tarfile
 import tempfile
+import zipfile
+import zlib
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -23,6 +27,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from .localization import one_line
 
@@ -162,6 +168,81 @@ def files_below(
             yield entry.name
         elif os.path.realpath(entry.path) not in above:
             yield from (f"{entry.name}/{path}" for path in files_below(entry.path, above))
+
+# %% ../nbs/02_files.ipynb #4ffbbe24
+_ARCHIVES = ".tar", ".zip"
+
+def _in_zip(path):
+    "(name, where its header begins, bytes, deflated?) of each file"
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(f"{path}: {info.filename} is encrypted or compressed in an unusual way: unpack it")
+            if not info.is_dir():
+                yield info.filename, info.header_offset, info.compress_size, info.compress_type == zipfile.ZIP_DEFLATED
+
+def _in_tar(path, start=0, above=""):
+    "(name, where its content begins, bytes, False) of each file, those in tars inside included"
+    with open(path, "rb") as file:
+        file.seek(start)
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            while member := archive.next():
+                archive.members.clear() # it keeps them all
+                name = above + member.name.removeprefix("./")
+                if member.isreg() and name.endswith(".tar"):
+                    yield from _in_tar(path, member.offset_data, name.removesuffix(".tar") + "/")
+                elif member.isreg():
+                    yield name, member.offset_data, member.size, False
+
+class _Archive:
+    "Where the files in a tar or a zip lie"
+    def __init__(self, path):
+        self.path = path
+        try:
+            found = sorted((os.fsencode(name), *where) for name, *where in _members(path))
+        except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+            raise ValueError(f"{path}: a damaged archive ({one_line(str(error))})") from None
+        names, *where = zip(*found, strict=True) if found else ((),)*4
+        self.names = np.array(names, bytes)
+        self.starts, self.sizes, self.deflated = (np.array(column, np.int64) for column in where)
+
+    def read(self, name): # bytes of the file; None: there is none of that name
+        wanted = os.fsencode(name)
+        i = np.searchsorted(self.names, wanted)
+        if i == len(self.names) or self.names[i] != wanted:
+            return None
+        start, size = int(self.starts[i]), int(self.sizes[i])
+        with open(self.path, "rb") as file:
+            if self.path.suffix == ".zip": # how long the header is stands in it
+                file.seek(start + 26)
+                start += 30 + sum(struct.unpack("<HH", file.read(4)))
+            file.seek(start)
+            content = file.read(size)
+        if len(content) < size:
+            raise ValueError(f"{self.path} was cut short")
+        return zlib.decompress(content, -zlib.MAX_WBITS) if self.deflated[i] else content
+
+def _members(path): return _in_zip(path) if path.suffix == ".zip" else _in_tar(path)
+
+@lru_cache(2048)
+def _archive(path, changed): # changed: when, so that another content is read again
+    return _Archive(path)
+
+def read_archived(
+    path:Path, # of a file that is not there
+)->bytes:      # None: no archive stands for a folder that it is said to lie in; raises FileNotFoundError, ValueError
+    "A file out of the archive in whose place its folder would be"
+    for parent in path.parents[:-1]:
+        for archive in (parent, *(parent.with_name(parent.name + suffix) for suffix in _ARCHIVES)):
+            if archive.suffix in _ARCHIVES and archive.is_file():
+                inside, name = _archive(archive, archive.stat().st_mtime_ns), path.relative_to(parent).as_posix()
+                content = inside.read(name)
+                if content is None:
+                    content = inside.read(f"{archive.stem}/{name}")
+                if content is None:
+                    raise FileNotFoundError(errno.ENOENT, f"no such file in {archive}", str(path))
+                return content
+    return None
 
 # %% ../nbs/02_files.ipynb #0cdcb32c
 def check_folder(
