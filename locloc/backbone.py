@@ -650,18 +650,27 @@ def _check_architecture(state, model, name, what):
     mend = f"the file fits {', '.join(names)}" if names else "pass other options (embed_dim=, depth=, patch_size=, …)"
     raise ValueError(f"{what}: the file is of a ViT of {here}, but {name} has {wanted}: {mend}")
 
-def _through_timm(state, model, what):
-    "Through timm's own filter for this architecture"
-    if isinstance(model, VisionTransformer):
-        return _filter_vit(state, model, adapt_layer_scale=True)
-    places = model.state_dict().keys()
-    for key in [key for key in state if key.endswith(".attn.qkv.bias")]:
-        if places.isdisjoint((key, key.replace("qkv.bias", "q_bias"))):
-            queries, _, values = state.pop(key).chunk(3)
+def _without_zero_biases(state, model, what):
+    "Without the biases of DINOv3 that a network has no place for; ValueError where one is not zero"
+    places, kept = model.state_dict().keys(), dict(state)
+    for key in state:
+        if key.endswith(".attn.qkv.bias") and places.isdisjoint((key, key.replace("qkv.bias", "q_bias"))):
+            queries, _, values = kept.pop(key).chunk(3)
             if queries.any() or values.any():
                 raise ValueError(f"{what}: {key} is not zero, and this network has no such bias; the one that has it "
                                  "is called ..._qkvb (vit_small_patch16_dinov3_qkvb)")
-    return _filter_eva(state, model)
+    return kept
+
+def _through_timm(state, model, what):
+    "Through timm's own filter for this architecture"
+    to_timm = _filter_eva
+    if isinstance(model, VisionTransformer):
+        to_timm = partial(_filter_vit, adapt_layer_scale=True)
+    try:
+        return to_timm(state, model)
+    except Exception as wrong: # of shapes that no published file has
+        said = one_line(f"{type(wrong).__name__}: {wrong}")[:150]
+        raise ValueError(f"{what}: its tensors have shapes that a ViT's can't have ({said})") from None
 
 def load_backbone(
     name:str, # an alias above, "locloc-tiny" or any timm ViT
@@ -681,7 +690,7 @@ def load_backbone(
         _check_architecture(state, model, name, what)
         if name == "locloc-tiny": # its file holds a GEG as well
             state = stem | {key: value for key, value in state.items() if not key.startswith("geg.")}
-        state = _through_timm(state, model, what)
+        state = _through_timm(_without_zero_biases(state, model, what), model, what)
         if not any(key.startswith("blocks.") for key in state):
             raise ValueError(f"{what}: no ViT in it (cls_token, blocks.0.attn.qkv.weight, …), but {say_weights(state)}")
         fit_weights(model, state, what)

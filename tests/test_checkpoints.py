@@ -124,6 +124,16 @@ def test_biases_that_would_be_left_out_are_named(tmp_path):
     assert "a.pth for dinov3_vits16: blocks.0.attn.qkv.bias is not zero" in said and "_qkvb" in said
 
 
+@pytest.mark.parametrize("tensor, value", [
+    ("pos_embed", torch.ones(())), ("pos_embed", torch.ones(0)), ("patch_embed.proj.weight", torch.ones(())),
+    ("patch_embed.proj.weight", torch.ones(3)), ("blocks.0.norm1.weight", torch.ones(())),
+    ("reg_token", torch.ones(3))])
+def test_tensors_of_impossible_shapes_are_refused_in_one_line(tensor, value, tmp_path):
+    torch.save(random_vit("test_vit").state_dict() | {tensor: value}, tmp_path/"a.pth")
+    said = refusal(lambda: load_backbone("test_vit", weights=tmp_path/"a.pth", **SMALL))
+    assert said.startswith(f"{tmp_path/'a.pth'} for test_vit: ")
+
+
 OTHERS = {
     "resnet": ({"state_dict": {"module.conv1.weight": 0, "module.layer1.0.conv1.weight": 0}}, "a ResNet"),
     "vgg": ({"features.0.weight": 0, "classifier.0.weight": 0}, "a VGG or an AlexNet"),
