@@ -229,7 +229,7 @@ def _say_content(content):
     return f"a {type(content).__name__}"
 
 # %% ../nbs/10_backbone.ipynb #c722251d
-_BLOCK, _DINOV3_BLOCK = r"encoder\.layer\.(\d+)\.", r"(?:model\.)?layer\.(\d+)\."
+_BLOCK, _DINOV3_BLOCK = r"encoder\.layer\.(\d+)\.", r"layer\.(\d+)\."
 _OTHER_NAMES = { # regular expression of transformers' or DINOv2's name -> timm's
     r"blocks\.\d+\.(\d+)\.": r"blocks.\1.",
     r"embeddings\.position_embeddings$": "pos_embed",
