@@ -4,19 +4,20 @@
 
 # %% auto #0
 __all__ = ['ALIASES', 'TINY_FILE', 'TINY_VIT', 'LiteStem', 'read_content', 'find_state', 'read_weights', 'fit_weights',
-           'rename_keys', 'encode', 'encode_with_attention', 'Features', 'hash_weights', 'FrozenViT', 'load_backbone',
-           'load_classifier', 'FrozenCNN', 'load_cnn', 'FrozenTokens', 'load_tokens']
+           'rename_keys', 'say_weights', 'encode', 'encode_with_attention', 'Features', 'hash_weights', 'FrozenViT',
+           'load_backbone', 'load_classifier', 'FrozenCNN', 'load_cnn', 'FrozenTokens', 'load_tokens']
 
 # %% ../nbs/10_backbone.ipynb #backbone-003
 import argparse
 import difflib
 import hashlib
+import math
 import re
 import warnings
 import zipfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from importlib import resources
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -47,6 +48,7 @@ ALIASES = {
     "deit_tiny": "deit_tiny_patch16_224.fb_in1k",
     "deit_small": "deit_small_patch16_224.fb_in1k",
     "deit_base": "deit_base_patch16_224.fb_in1k",
+    "deit_small_distilled": "deit_small_distilled_patch16_224.fb_in1k",
     "dinov2_vits14": "vit_small_patch14_dinov2.lvd142m",
     "dinov2_vits14_reg": "vit_small_patch14_reg4_dinov2.lvd142m",
     "dinov2_vitb14": "vit_base_patch14_dinov2.lvd142m",
@@ -202,11 +204,11 @@ def _preference(found):
     return "ema" not in words, "teacher" not in words, "student" in words, len(words)
 
 def find_state(
-    content, # of a weights file: dicts in dicts
-    anchor:str, # regular expression: the name of a tensor that is wanted
-    what:str # where it comes from, for the message
+    source:str|Path|dict, # weights file, or what one holds
+    anchor:str # regular expression: the name of a tensor that is wanted
 ) -> dict: # state dict, names without prefixes; the largest one as it is where no tensor has that name
-    "The state dict that has such a tensor; `ValueError` where there is no tensor"
+    "The state dict that has such a tensor; `ValueError` where there is no tensor, or as `read_content`"
+    content, what = (source, "the state dict") if isinstance(source, dict) else (read_content(source), source)
     if isinstance(content, dict) and not isinstance(content.get("teacher", {}), dict):
         raise ValueError(f"{what}: no weights in its teacher, but {_say_content(content['teacher'])}")
     there, found = list(_state_dicts(content)), []
@@ -227,11 +229,11 @@ def _say_content(content):
     return f"a {type(content).__name__}"
 
 # %% ../nbs/10_backbone.ipynb #c722251d
-_BLOCK = r"encoder\.layer\.(\d+)\."
+_BLOCK, _DINOV3_BLOCK = r"encoder\.layer\.(\d+)\.", r"layer\.(\d+)\."
 _OTHER_NAMES = { # regular expression of transformers' or DINOv2's name -> timm's
     r"blocks\.\d+\.(\d+)\.": r"blocks.\1.",
     r"embeddings\.position_embeddings$": "pos_embed",
-    r"embeddings\.patch_embeddings\.projection\.": "patch_embed.proj.",
+    r"embeddings\.patch_embeddings\.(projection\.)?": "patch_embed.proj.",
     r"embeddings\.distillation_token$": "dist_token",
     r"embeddings\.(cls_token|mask_token|register_tokens)$": r"\1",
     _BLOCK + r"attention\.attention\.": r"blocks.\1.attn.",
@@ -245,6 +247,14 @@ _OTHER_NAMES = { # regular expression of transformers' or DINOv2's name -> timm'
     _BLOCK + r"mlp\.weights_out\.": r"blocks.\1.mlp.w3.",
     _BLOCK + r"(norm|mlp)": r"blocks.\1.\2",
     r"layernorm\.": "norm.",
+    _DINOV3_BLOCK + r"attention\.o_proj\.": r"blocks.\1.attn.proj.",
+    _DINOV3_BLOCK + r"attention\.q_proj\.": r"blocks.\1.attn.query.",
+    _DINOV3_BLOCK + r"attention\.k_proj\.": r"blocks.\1.attn.key.",
+    _DINOV3_BLOCK + r"attention\.v_proj\.": r"blocks.\1.attn.value.",
+    _DINOV3_BLOCK + r"mlp\.up_proj\.": r"blocks.\1.mlp.fc1.",
+    _DINOV3_BLOCK + r"mlp\.down_proj\.": r"blocks.\1.mlp.fc2.",
+    _DINOV3_BLOCK + r"layer_scale([12])\.lambda1$": r"blocks.\1.ls\2.gamma",
+    _DINOV3_BLOCK + r"norm": r"blocks.\1.norm",
 }
 
 def _timm_key(key):
@@ -265,17 +275,23 @@ def _joined(state):
                     del joined[part]
     return joined
 
+def _timm_names(state):
+    renamed = {_timm_key(key): value for key, value in state.items()}
+    if "embeddings.patch_embeddings.weight" in state: # DINOv3: as its authors name it
+        queries = [key for key in renamed if key.endswith(".attn.query.bias")]
+        renamed |= {key.replace("query", "key"): torch.zeros_like(renamed[key]) for key in queries}
+        renamed = {key.replace("register_tokens", "storage_tokens"): value for key, value in renamed.items()}
+    return _joined(renamed)
+
 # %% ../nbs/10_backbone.ipynb #backbone-014
-_NOT_THE_VIT = "head", "fc_norm", "decoder_", "pooler." # classifiers, and what pretraining needs
+_NOT_THE_VIT = "head", "fc_norm", "decoder_", "pooler.", "masked_embed", "visual.proj" # classifiers, pretraining
 
 def read_weights(
     path:str|Path # of any suffix: safetensors, or what torch.save wrote with tensors only
 ) -> dict: # state dict without wrappers and prefixes, in timm's names, without heads
     "Weights of a ViT from a file; `FileNotFoundError`, or `ValueError` if it can't be read"
-    state = find_state(
-        read_content(path), r"(?:embeddings\.)?cls_token|(?:visual\.)?class_embedding", str(path))
-    state = _joined({_timm_key(key): value for key, value in state.items()})
-    return {key: value for key, value in state.items() if not key.startswith(_NOT_THE_VIT)}
+    state = find_state(path, r"(?:embeddings\.)?cls_token|(?:visual\.)?class_embedding")
+    return {key: value for key, value in _timm_names(state).items() if not key.startswith(_NOT_THE_VIT)}
 
 # %% ../nbs/10_backbone.ipynb #backbone-016
 def fit_weights(
@@ -318,6 +334,48 @@ def rename_keys(
             if key.startswith(old):
                 renamed[new + key.removeprefix(old)] = value
     return renamed
+
+# %% ../nbs/10_backbone.ipynb #66755d44
+_REGISTERS = "reg_token", "register_tokens", "storage_tokens" # timm's name, DINOv2's, DINOv3's
+
+def _architecture(state):
+    "What can be seen of a ViT in its weights, in words; None where there is none"
+    shapes = {key: value.shape for key, value in state.items()}
+    width, patch = shapes.get("blocks.0.norm1.weight"), shapes.get("patch_embed.proj.weight")
+    if not width or not patch:
+        return None
+    registers = sum(sum(shapes.get(name, ())[1:-1]) for name in _REGISTERS) # (1, registers, D)
+    stem = "patch_embed.proj_last.weight" in state
+    facts = {
+        f"width {width[0]}": True,
+        f"{len({key.split('.')[1] for key in state if key.startswith('blocks.')})} blocks": True,
+        f"patches of {math.isqrt(patch[1:].numel() // 3)} px": not stem, # (D, 3, P, P), or flat as timm once had it
+        "the stem of locloc-tiny": stem,
+        f"{registers} registers": registers,
+        "a distillation token": "dist_token" in state,
+        "layer scale": not state.keys().isdisjoint(("blocks.0.ls1.gamma", "blocks.0.gamma_1")),
+        "learned positions": "pos_embed" in state,
+    }
+    return ", ".join(fact for fact, there in facts.items() if there)
+
+_OTHER_WEIGHTS = { # regular expression: the name of a tensor -> what it is found in
+    r"att_conv2\.weight": "the generator of LocLoc's authors: LocLoc.from_reference(generator=...) reads it",
+    r"norm_mini\.weight": "the classifier of LocLoc's authors: LocLoc.from_reference(classifier=...) reads it",
+    r"layer1\.0\.conv1\.weight": "a ResNet",
+    r"deconv_layers\.0\.weight": "the DeconvNet that the released main_generator.py trains, not the paper's generator",
+    r"features\.0\.weight": "a VGG or an AlexNet",
+    r"layers\.0\.blocks\.0\.attn\.qkv\.weight": "a Swin transformer",
+}
+
+def say_weights(
+    state:dict # state dict
+)->str:
+    "What weights are, for a message"
+    for name, what in _OTHER_WEIGHTS.items():
+        if any(re.fullmatch(rf"(.*\.)?{name}", key) for key in state):
+            return what
+    vit = _architecture(state)
+    return f"a ViT of {vit}" if vit else one_line(f"tensors such as {', '.join(list(state)[:3])}")[:200]
 
 # %% ../nbs/10_backbone.ipynb #backbone-021
 def _hub_answers(timeout=3):
@@ -577,6 +635,43 @@ def _build(name, timm_kwargs):
     except TypeError as e:
         raise ValueError(f"{name}: timm can't build it as a ViT of any picture size: {e}") from e
 
+@lru_cache
+def _architectures():
+    "Of every name above: takes seconds"
+    with torch.device("meta"): # shapes without memory
+        return {name: _architecture(_build(name, {}).state_dict()) for name in (*ALIASES, "locloc-tiny")}
+
+def _check_architecture(state, model, name, what):
+    "ValueError where the weights are those of a ViT that differs from the model as far as can be seen"
+    here, wanted = _architecture(state), _architecture(model.state_dict())
+    if here in (None, wanted):
+        return
+    names = [name for name, architecture in _architectures().items() if architecture == here]
+    mend = f"the file fits {', '.join(names)}" if names else "pass other options (embed_dim=, depth=, patch_size=, …)"
+    raise ValueError(f"{what}: the file is of a ViT of {here}, but {name} has {wanted}: {mend}")
+
+def _without_zero_biases(state, model, what):
+    "Without the biases of DINOv3 that a network has no place for; ValueError where one is not zero"
+    places, kept = model.state_dict().keys(), dict(state)
+    for key in state:
+        if key.endswith(".attn.qkv.bias") and places.isdisjoint((key, key.replace("qkv.bias", "q_bias"))):
+            queries, _, values = kept.pop(key).chunk(3)
+            if queries.any() or values.any():
+                raise ValueError(f"{what}: {key} is not zero, and this network has no such bias; the one that has it "
+                                 "is called ..._qkvb (vit_small_patch16_dinov3_qkvb)")
+    return kept
+
+def _through_timm(state, model, what):
+    "Through timm's own filter for this architecture"
+    to_timm = _filter_eva
+    if isinstance(model, VisionTransformer):
+        to_timm = partial(_filter_vit, adapt_layer_scale=True)
+    try:
+        return to_timm(state, model)
+    except Exception as wrong: # of shapes that no published file has
+        said = one_line(f"{type(wrong).__name__}: {wrong}")[:150]
+        raise ValueError(f"{what}: its tensors have shapes that a ViT's can't have ({said})") from None
+
 def load_backbone(
     name:str, # an alias above, "locloc-tiny" or any timm ViT
     weights:str|Path|bool|None=None, # weights file; None: shipped or from the hub; False: random
@@ -591,14 +686,14 @@ def load_backbone(
     elif weights is None:
         weights = _hub_file(name)
     if weights is not False:
-        to_timm = _filter_vit if isinstance(model, VisionTransformer) else _filter_eva
-        state = read_weights(weights)
-        if "embeddings.patch_embeddings.weight" in state:
-            hint = f": fetch {_hub_url(_hub_repo(name))}" if _hub_repo(name) else ""
-            raise ValueError(f"{weights} has names of transformers that are not known; timm's are{hint}")
+        what, state = f"{weights} for {name}", read_weights(weights)
+        _check_architecture(state, model, name, what)
         if name == "locloc-tiny": # its file holds a GEG as well
             state = stem | {key: value for key, value in state.items() if not key.startswith("geg.")}
-        fit_weights(model, to_timm(state, model), f"{weights} for {name}")
+        state = _through_timm(_without_zero_biases(state, model, what), model, what)
+        if not any(key.startswith("blocks.") for key in state):
+            raise ValueError(f"{what}: no ViT in it (cls_token, blocks.0.attn.qkv.weight, …), but {say_weights(state)}")
+        fit_weights(model, state, what)
     return FrozenViT(model, name, timm_kwargs)
 
 # %% ../nbs/10_backbone.ipynb #backbone-classifier
@@ -625,7 +720,7 @@ def load_classifier(
     try:
         model = timm.create_model(timm_name, **timm_kwargs)
         if weights is not False:
-            state = find_state(read_content(weights), re.escape(next(iter(model.state_dict()))), str(weights))
+            state = find_state(weights, re.escape(next(iter(model.state_dict()))))
             model = _with_classifier(timm_name, state, timm_kwargs)
     except (RuntimeError, TypeError, KeyError, AttributeError, ValueError) as error:
         what = name if weights is False else f"{weights} for {name}"

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from .backbone import TINY_FILE, find_state, fit_weights, hash_weights, load_backbone, read_content, read_weights
+from .backbone import TINY_FILE, find_state, fit_weights, hash_weights, load_backbone, read_weights, say_weights
 from .boxes import map_boxes
 from .data import get_protocol, open_picture
 from .files import read_json, replace_whole
@@ -119,11 +119,21 @@ def read_model(
         raise ValueError(f"{weights} is damaged: {type(error).__name__}: {said}") from error
 
 # %% ../nbs/23_model.ipynb #model-017
-def _reference_state(source, name):
-    "State dict or path of one, and the name of a tensor in it -> state dict without wrappers and prefixes"
-    if isinstance(source, dict):
-        return find_state(source, re.escape(name), "the state dict")
-    return find_state(read_content(source), re.escape(name), str(source))
+_REFERENCE = { # what a file holds -> who reads it, and the name of a tensor that is always in it
+    "generator": (GEG, "att_conv2.weight"),
+    "classifier": (LFDM, "norm_mini.weight"),
+}
+
+def _reference_head(kind, source):
+    "A head of the authors' from its state dict, or from the path of one"
+    head, tensor = _REFERENCE[kind]
+    what, state = "the state dict" if isinstance(source, dict) else source, find_state(source, re.escape(tensor))
+    if tensor not in state:
+        raise ValueError(f"{what}: not the authors' {kind} ({tensor}, …), but {say_weights(state)}")
+    try:
+        return head.from_reference(state)
+    except ValueError as wrong:
+        raise ValueError(f"{what}: {wrong}") from None
 
 # %% ../nbs/23_model.ipynb #003a471b
 def _over_whole_picture(score_map, geometry, size):
@@ -159,6 +169,10 @@ class LocLoc(nn.Module):
         self.corrected_masks = int(self.config.get("corrected_masks", 0)) # that it learned from
         if not all(isinstance(name, str) for name in self.classes):
             raise ValueError(f"classes must be texts, got {self.classes}")
+        for head in (geg, lfdm):
+            if None not in (backbone, head) and head.embed_dim != backbone.embed_dim:
+                raise ValueError(f"{type(head).__name__} is for tokens of width {head.embed_dim}, "
+                                 f"those of {backbone.name} have {backbone.embed_dim}")
         if lfdm is not None and len(self.classes) != lfdm.num_classes:
             raise ValueError(f"{len(self.classes)} class names for a classifier of {lfdm.num_classes} classes")
         self.eval()
@@ -258,15 +272,14 @@ class LocLoc(nn.Module):
     def from_reference(cls,
         generator=None,  # the authors' GEG: state dict, or path of one
         classifier=None, # the authors' LFDM
-        backbone=None,   # FrozenViT
+        backbone=None,   # FrozenViT, or path of DeiT-S as it was published
         classes=None,    # their names; None: "class 0", "class 1", ...
-    ):
+    ): # raises FileNotFoundError, or ValueError that says what a file holds instead
         "The authors' checkpoints in one model"
-        geg, lfdm = None, None
-        if generator is not None:
-            geg = GEG.from_reference(_reference_state(generator, "att_conv2.weight"))
-        if classifier is not None:
-            lfdm = LFDM.from_reference(_reference_state(classifier, "norm_mini.weight"))
+        geg = None if generator is None else _reference_head("generator", generator)
+        lfdm = None if classifier is None else _reference_head("classifier", classifier)
+        if isinstance(backbone, (str, Path)):
+            backbone = load_backbone("deit_small", backbone)
         if classes is None:
             classes = [f"class {i}" for i in range(0 if lfdm is None else lfdm.num_classes)]
         return cls(backbone, geg, lfdm, classes)

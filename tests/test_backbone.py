@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from published import transformers_vit, transformers_vit_inside
+from reference_attention import FullAttention
 from safetensors.torch import save_file
 
 from locloc.backbone import encode, encode_with_attention, load_backbone
@@ -21,26 +23,6 @@ head = {"head.mlp.0.weight": torch.zeros(3, 3), "head.last_layer.weight_g": torc
 
 def prefixed(prefix, **more):
     return {prefix + k: v for k, v in state.items()} | more
-
-
-def transformers_names(prefix):
-    "The state dict as transformers' ViTModel names it"
-    block = r"blocks\.(\d+)\."
-    names = {
-        r"pos_embed": "embeddings.position_embeddings", r"cls_token": "embeddings.cls_token",
-        r"patch_embed\.proj": "embeddings.patch_embeddings.projection", r"norm\.": "layernorm.",
-        block + r"norm1": r"encoder.layer.\1.layernorm_before", block + r"norm2": r"encoder.layer.\1.layernorm_after",
-        block + r"attn\.proj": r"encoder.layer.\1.attention.output.dense",
-        block + r"mlp\.fc1": r"encoder.layer.\1.intermediate.dense",
-        block + r"mlp\.fc2": r"encoder.layer.\1.output.dense",
-        block + r"attn\.qkv": r"encoder.layer.\1.attention.attention.query"}
-    renamed = {}
-    for key, value in state.items():
-        theirs = next(re.sub("^" + ours, other, key) for ours, other in names.items() if re.match(ours, key))
-        parts = value.chunk(3) if ".query." in theirs else [value]
-        for part, one in zip(("query", "key", "value"), parts, strict=False):
-            renamed[prefix + theirs.replace(".query.", f".{part}.")] = one.clone()
-    return renamed
 
 
 FORMS = {
@@ -60,8 +42,8 @@ FORMS = {
     "averaged": {"model": prefixed("", cls_token=state["cls_token"] + 1), "model_ema": state, "ema": None},
     "mae": {"model": prefixed("", mask_token=torch.zeros(1, 1, 48), decoder_pos_embed=torch.zeros(1, 37, 32))},
     "options": {"model": state, "args": Namespace(arch="vit_small"), "best": np.float64(.7), "n": np.int32(3)},
-    "transformers": transformers_names("vit."),
-    "transformers, bare": transformers_names("") | {"pooler.dense.weight": torch.zeros(48, 48)},
+    "transformers": transformers_vit_inside(state),
+    "transformers, bare": transformers_vit(state) | {"pooler.dense.weight": torch.zeros(48, 48)},
 }
 
 
@@ -112,27 +94,11 @@ def test_chunks_of_blocks(tmp_path, name):
     assert again.weights_hash == vit.weights_hash
 
 
-def test_names_of_transformers_that_are_not_known_are_named(tmp_path):
-    save_file({"embeddings.cls_token": torch.zeros(1, 1, 48), "embeddings.patch_embeddings.weight": torch.zeros(3)},
-              tmp_path / "v3.safetensors")
-    with pytest.raises(ValueError, match="v3.safetensors has names of transformers .*fetch https://.*vit_small"):
-        load_backbone("dinov3_vits16", weights=tmp_path / "v3.safetensors")
-
-
 def test_hash_is_computed_once(monkeypatch):
     vit = load_backbone("test_vit", weights=False)
     first = vit.weights_hash
     monkeypatch.setattr("locloc.backbone.hashlib", None) # another computation would fail
     assert vit.weights_hash == first == pickle.loads(pickle.dumps(vit)).weights_hash
-
-
-class FullAttention:
-    "Every block's CLS row from timm's own unfused attention: the matrix enters `attn_drop`"
-    def __init__(self, vit):
-        self.rows = []
-        for block in vit.model.blocks:
-            block.attn.fused_attn = False
-            block.attn.attn_drop.register_forward_pre_hook(lambda m, args: self.rows.append(args[0][:, :, 0]))
 
 
 @pytest.mark.parametrize("name, options", [
@@ -154,7 +120,7 @@ def test_attention_is_that_of_the_unfused_path(name, options):
     images = torch.randn(2, 3, 3 * P, 5 * P)
     fused = vit(images)
     assert fused.patches.shape == (2, 48, 3, 5) and fused.embedding.shape == (2, vit.num_prefix_tokens + 15, 48)
-    full = FullAttention(vit)
+    full = FullAttention(vit.model)
     tokens = vit.model.forward_features(images)
     rows = torch.stack(full.rows, 1)[..., vit.num_prefix_tokens:].unflatten(-1, (3, 5))
     torch.testing.assert_close(fused.cls_attention, rows, atol=1e-5, rtol=1e-4)
@@ -264,9 +230,9 @@ def test_code_in_a_file_is_refused(save, code, name, tmp_path):
 
 
 @pytest.mark.parametrize("change, says", [
-    (dict(depth=5), "missing .*blocks.4"),
-    (dict(depth=3), "unexpected .*blocks.3"),
-    (dict(embed_dim=96), r"another shape .*\(1, 1, 48\) instead of \(1, 1, 96\)"),
+    (dict(depth=5), "4 blocks, .* has width 48, 5 blocks"),
+    (dict(mlp_ratio=2), r"another shape .*fc1.weight \(192, 48\) instead of \(96, 48\)"),
+    (dict(embed_dim=96), "a ViT of width 48, .* has width 96"),
 ])
 def test_another_architecture_is_refused(change, says, tmp_path):
     torch.save(state, tmp_path / "dino.pth")
