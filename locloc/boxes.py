@@ -11,6 +11,7 @@ import hashlib
 import os
 import uuid
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -49,27 +50,33 @@ def box_iou(
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 # %% ../nbs/00_boxes.ipynb #ff9092c4
+@lru_cache
+def _user_cache(module):
+    "Folder of the user's for the machine code of a module's file, by its content and by what compiles it"
+    versions = f"{numba.__version__} {np.__version__}".encode()
+    stamp = hashlib.sha256(versions + Path(module).read_bytes()).hexdigest()[:16]
+    place = config.CACHE_DIR or os.environ.get("LOCLOC_CACHE") or Path.home()/".cache"/"locloc"
+    folder = Path(place)/"numba"/f"{Path(module).stem}-{stamp}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{folder} can't be written")
+    return folder
+
 class _UserCache(caching._CacheLocator):
-    "A folder of the user's for a module, by its content and by what compiles it, wherever it is installed"
-    def __init__(self, function, file):
-        self.line = function.__code__.co_firstlineno
-        versions = f"{numba.__version__} {np.__version__}".encode()
-        self.stamp = hashlib.sha256(versions + Path(file).read_bytes()).hexdigest()[:16]
-        place = config.CACHE_DIR or os.environ.get("LOCLOC_CACHE") or Path.home()/".cache"/"locloc"
-        self.path = os.path.join(place, "numba", f"{Path(file).stem}-{self.stamp}")
+    "Where Numba keeps a function of a module, wherever that is installed"
+    def __init__(self, function, module):
+        self.folder, self.line = _user_cache(module), function.__code__.co_firstlineno
 
-    def get_cache_path(self): return self.path
+    def get_cache_path(self): return str(self.folder)
 
-    def get_source_stamp(self): return self.stamp
+    def get_source_stamp(self): return self.folder.name
 
     def get_disambiguator(self): return str(self.line)
 
     @classmethod
-    def from_function(cls, function, file):
+    def from_function(cls, function, module):
         with suppress(OSError, RuntimeError): # no source file, no home, or no place to write
-            found = cls(function, file)
-            found.ensure_cache_path()
-            return found
+            return cls(function, module)
 
 class _CacheFiles(caching.CompileResultCacheImpl):
     _locator_classes = [_UserCache, *caching.CompileResultCacheImpl._locator_classes]
