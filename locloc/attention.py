@@ -115,20 +115,20 @@ def colour_vote(
     places = np.stack(np.meshgrid(*(np.arange(n) / n for n in (h, w)), indexing="ij"), -1)
     likeness = np.concatenate([features / colour, places / spread], -1, dtype=np.float32)
     cells = np.ascontiguousarray(likeness.reshape(h * w, -1).T) # (h, w, n + 2) -> (n + 2, cells)
-    votes = _weighted_means(cells, saliency.ravel().astype(np.float32))
+    weights = np.exp(_squared_distances(cells) / -2) # a Gaussian
+    votes = (weights * saliency.ravel().astype(np.float32)).sum(1) / weights.sum(1)
     return _mixed(saliency, votes.reshape(h, w), mix)
 
-@_jit
-def _weighted_means(cells, values):
-    "(n, N) and (N,) float32 -> (N,): means of the values, weighted by a Gaussian of the distance"
-    means, squares = np.empty_like(values), np.empty_like(values)
-    for i in range(len(values)):
-        squares[:] = 0
-        for feature in cells:
-            squares += (feature - feature[i])**2
-        weights = np.exp(-squares / 2)
-        means[i] = (weights * values).sum() / weights.sum()
-    return means
+@_jit # a matrix product would take threads, and every worker process would take them
+def _squared_distances(cells):
+    "(n, N) float32 -> (N, N)"
+    count = cells.shape[1]
+    squares = np.zeros((count, count), cells.dtype)
+    for i in range(count):
+        for feature in range(len(cells)):
+            for j in range(count):
+                squares[i, j] += (cells[feature, i] - cells[feature, j])**2
+    return squares
 
 def _mixed(saliency, other, mix):
     "Weighted geometric mean of two maps, largest value 1"
