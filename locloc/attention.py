@@ -5,22 +5,24 @@
 # %% auto #0
 __all__ = ['SIDE', 'SOURCES', 'attention_map', 'lowlevel_features', 'border_distance', 'centre_prior', 'colour_vote',
            'segment_means', 'LowLevel', 'CLSAttention', 'ClassActivation', 'grad_cam', 'Agreement', 'Source',
-           'register_source', 'register_kind', 'load_attention']
+           'register_source', 'register_kind', 'without_compiler', 'load_attention']
 
 # %% ../nbs/11_attention.ipynb #attention-003
 import importlib
 import inspect
+import sys
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache, partial, wraps
+from types import ModuleType
 
 import cv2
 import numpy as np
 import scipy
 import skimage
-import torch
 
-from .backbone import hash_weights, load_backbone, load_classifier
+from .boxes import _jit
 
 # %% ../nbs/11_attention.ipynb #attention-005
 def _pick(cls_attention, dim, numbers, what):
@@ -30,20 +32,21 @@ def _pick(cls_attention, dim, numbers, what):
     numbers, size = tuple(np.atleast_1d(numbers).tolist()), cls_attention.shape[dim]
     if not numbers or not all(isinstance(n, int) and -size <= n < size for n in numbers):
         raise ValueError(f"{what} must be numbers from {-size} to {size - 1}, got {numbers}")
-    return cls_attention.index_select(dim, torch.tensor([n % size for n in numbers], device=cls_attention.device))
+    return cls_attention.index_select(dim, cls_attention.new_tensor([n % size for n in numbers]).long())
 
 def attention_map(
-    cls_attention:torch.Tensor, # (B, layers, heads, h, w) after the softmax, as a backbone gives it
-    layers=None,                # number or numbers of the layers to average; None: all (paper)
-    heads=None,                 # number or numbers of the heads to average; None: all (paper)
-)->torch.Tensor:                # (B, h, w) float32, each map min-max normalised to [0, 1]; a constant map becomes zeros
+    cls_attention, # (B, layers, heads, h, w) tensor after the softmax, as a backbone gives it
+    layers=None,   # number or numbers of the layers to average; None: all (paper)
+    heads=None,    # number or numbers of the heads to average; None: all (paper)
+):                 # (B, h, w) float32 tensor, each map min-max normalised to [0, 1]; a constant map becomes zeros
     "Self-attention map F^att: mean of heads and layers (paper, Sec. 3.2)"
     if cls_attention.ndim != 5:
         raise ValueError(f"wanted cls_attention (B, layers, heads, h, w), got {tuple(cls_attention.shape)}")
     chosen = _pick(_pick(cls_attention, 1, layers, "layers"), 2, heads, "heads")
     a = chosen.float().mean((1, 2))
     low, high = a.amin((1, 2), keepdim=True), a.amax((1, 2), keepdim=True)
-    return torch.where(high > low, (a - low) / (high - low).clamp_min(torch.finfo(a.dtype).tiny), 0.)
+    stretched = (a - low) / (high - low).clamp_min(float(np.finfo(np.float32).tiny))
+    return stretched.where(high > low, 0.)
 
 # %% ../nbs/11_attention.ipynb #attention-009
 def _lab(picture):
@@ -111,10 +114,21 @@ def colour_vote(
     h, w = saliency.shape
     places = np.stack(np.meshgrid(*(np.arange(n) / n for n in (h, w)), indexing="ij"), -1)
     likeness = np.concatenate([features / colour, places / spread], -1, dtype=np.float32)
-    cells = torch.from_numpy(likeness.reshape(h * w, -1)) # (h, w, n + 2) -> (cells, n + 2)
-    weights = torch.addmm(-cells.square().sum(1) / 2, cells, cells.T).softmax(1) # a Gaussian of the distance
-    votes = weights @ torch.from_numpy(saliency.ravel().astype(np.float32))
-    return _mixed(saliency, votes.reshape(h, w).numpy(), mix)
+    cells = np.ascontiguousarray(likeness.reshape(h * w, -1).T) # (h, w, n + 2) -> (n + 2, cells)
+    weights = np.exp(_squared_distances(cells) / -2) # a Gaussian
+    votes = (weights * saliency.ravel().astype(np.float32)).sum(1) / weights.sum(1)
+    return _mixed(saliency, votes.reshape(h, w), mix)
+
+@_jit # a matrix product would take threads, and every worker process would take them
+def _squared_distances(cells):
+    "(n, N) float32 -> (N, N)"
+    count = cells.shape[1]
+    squares = np.zeros((count, count), cells.dtype)
+    for i in range(count):
+        for feature in range(len(cells)):
+            for j in range(count):
+                squares[i, j] += (cells[feature, i] - cells[feature, j])**2
+    return squares
 
 def _mixed(saliency, other, mix):
     "Weighted geometric mean of two maps, largest value 1"
@@ -193,18 +207,21 @@ class ClassActivation:
         name,
     ):
         self.model, self.name = model, f"cam:{name}"
+        from locloc.backbone import hash_weights
         self.fingerprint = dict(name=self.name, weights_hash=hash_weights(model.state_dict()), version=1)
         self.mean, self.std = (np.array(model.pretrained_cfg[key], np.float32) for key in ("mean", "std"))
 
-    @torch.inference_mode()
     def __call__(self, pictures): # (B, H, W, 3) uint8 RGB -> (B, h, w) float32 in [0, 1]
+        import torch
         pictures = _check_pictures(pictures)
-        maps = self._maps(self.images(np.concatenate([pictures, pictures[:, :, ::-1]])))
+        with torch.inference_mode():
+            maps = self._maps(self.images(np.concatenate([pictures, pictures[:, :, ::-1]])))
         straight, mirrored = maps.chunk(2)
         return attention_map((straight + mirrored.flip(2))[:, None, None]).cpu().numpy()
 
     def images(self, pictures):
         "(B, H, W, 3) uint8 RGB -> (B, 3, H, W) normalised, where the network is"
+        import torch
         device = next(self.model.parameters()).device
         images = torch.from_numpy((pictures / np.float32(255) - self.mean) / self.std).to(device).permute(0, 3, 1, 2)
         return images.contiguous(memory_format=torch.channels_last)
@@ -225,6 +242,7 @@ class ClassActivation:
 
     def _maps(self, images):
         "(B, 3, H, W) -> (B, h, w): what each place says for the classes that are likely, at least 0"
+        import torch
         scores, opinions = self.opinions(images)
         return torch.einsum("bchw,bc->bhw", opinions, scores.softmax(1)).clamp_min(0)
 
@@ -246,6 +264,7 @@ def grad_cam(
     choose,  # (B, C) scores -> (B,) numbers of the classes asked for
 ):           # scores (B, C), and (B, h, w) maps of these classes, at least 0
     "Grad-CAM of a classifier"
+    import torch
     with torch.inference_mode(False), torch.enable_grad():
         features, scores = _before_the_last_step(source, images.clone())
         wanted = scores.gather(1, choose(scores.detach())[:, None]).sum()
@@ -285,6 +304,7 @@ class Agreement:
         self.fingerprint = dict(name=self.name, version=1, sources=fingerprints)
 
     def __call__(self, pictures): # (B, H, W, 3) uint8 RGB -> (B, h, w) float32 in [0, 1], on the finest of their grids
+        import torch
         maps = [source(pictures) for source in self.sources]
         h, w = np.max([m.shape[1:] for m in maps], 0)
         fine = [_resized(some, (int(w), int(h))) for some in maps]
@@ -330,6 +350,47 @@ def _find_kind(name):
         importlib.import_module(_MODULES[kind])
     return _KINDS.get(kind), network
 
+# %% ../nbs/11_attention.ipynb #129f8165
+def _disable_when_called(function):
+    "`torch.compiler.disable`, without the compiler until the function is called"
+    @wraps(function)
+    def call(*args, **named):
+        import torch
+        return torch.compiler.disable(function)(*args, **named)
+    return call
+
+def _utils_when_asked(name):
+    "What torchvision takes the compiler's helpers for; asked for anything else, the true ones take its place"
+    utils = ModuleType(name)
+
+    def load(attribute):
+        if attribute.startswith("__"): # `inspect` asks every module for its file
+            raise AttributeError(attribute)
+        if sys.modules.get(name) is utils:
+            del sys.modules[name]
+        return getattr(importlib.import_module(name), attribute)
+
+    utils.__getattr__ = load
+    utils.is_compile_supported = lambda device: load("is_compile_supported")(device)
+    return utils
+
+@contextmanager
+def without_compiler():
+    "Inside, timm and torchvision are imported without PyTorch's compiler"
+    import torch
+    name = "torch._dynamo.utils"
+    if name in sys.modules:
+        yield
+        return
+    disable, utils = torch.compiler.disable, _utils_when_asked(name)
+    torch.compiler.disable, sys.modules[name] = _disable_when_called, utils
+    try:
+        yield
+    finally:
+        torch.compiler.disable = disable
+        if sys.modules.get(name) is utils:
+            del sys.modules[name]
+
 # %% ../nbs/11_attention.ipynb #54fde3b2
 def _has_options(name):
     "Does a source take weights, layers and heads?"
@@ -365,10 +426,14 @@ def load_attention(
 
 def _from_classifier(name, weights=None, **timm_kwargs):
     "Class activation maps of a classifier"
+    with without_compiler():
+        from locloc.backbone import load_classifier
     return ClassActivation(load_classifier(name, weights, **timm_kwargs), name)
 
 def _from_backbone(name, weights=None, layers=None, heads=None, **timm_kwargs):
     "CLS attention of a backbone"
+    with without_compiler():
+        from locloc.backbone import load_backbone
     return CLSAttention(load_backbone(name, weights, **timm_kwargs), layers, heads)
 
 # %% ../nbs/11_attention.ipynb #11958ef4

@@ -7,10 +7,18 @@ __all__ = ['CONTOURS', 'box_iou', 'on_compiling', 'as_bytes', 'boxes_from_map', 
            'crop_boxes', 'centred_box']
 
 # %% ../nbs/00_boxes.ipynb #boxes-003
+import hashlib
+import os
+import uuid
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
 import cv2
+import numba
 import numpy as np
 from numba import njit
-from numba.core import event
+from numba.core import caching, config, event
 
 # %% ../nbs/00_boxes.ipynb #boxes-005
 def _as_boxes(boxes):
@@ -41,13 +49,53 @@ def box_iou(
     union = area(a[..., :2], a[..., 2:]) + area(b[..., :2], b[..., 2:]) - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
+# %% ../nbs/00_boxes.ipynb #ff9092c4
+@lru_cache
+def _user_cache(module):
+    "Folder of the user's for the machine code of a module's file, by its content and by what compiles it"
+    versions = f"{numba.__version__} {np.__version__}".encode()
+    stamp = hashlib.sha256(versions + Path(module).read_bytes()).hexdigest()[:16]
+    place = config.CACHE_DIR or os.environ.get("LOCLOC_CACHE") or Path.home()/".cache"/"locloc"
+    folder = Path(place)/"numba"/f"{Path(module).stem}-{stamp}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{folder} can't be written")
+    return folder
+
+class _UserCache(caching._CacheLocator):
+    "Where Numba keeps a function of a module, wherever that is installed"
+    def __init__(self, function, module):
+        self.folder, self.line = _user_cache(module), function.__code__.co_firstlineno
+
+    def get_cache_path(self): return str(self.folder)
+
+    def get_source_stamp(self): return self.folder.name
+
+    def get_disambiguator(self): return str(self.line)
+
+    @classmethod
+    def from_function(cls, function, module):
+        with suppress(OSError, RuntimeError): # no source file, no home, or no place to write
+            return cls(function, module)
+
+class _CacheFiles(caching.CompileResultCacheImpl):
+    _locator_classes = [_UserCache, *caching.CompileResultCacheImpl._locator_classes]
+
+class _Cache(caching.FunctionCache):
+    _impl_class = _CacheFiles
+
+    def __init__(self, function):
+        super().__init__(function)
+        # a name of its own: what two processes compile at once, for different types, would get the same
+        self._cache_file._data_name_pattern = f"{self._impl.filename_base}-{uuid.uuid4().hex[:8]}.{{number:d}}.nbc"
+
 # %% ../nbs/00_boxes.ipynb #boxes-012
 def _jit(function):
     "Compiled without the interpreter's lock; kept on disk if there is a place for it"
-    try:
-        return njit(function, cache=True, nogil=True, error_model="numpy")
-    except RuntimeError:
-        return njit(function, nogil=True, error_model="numpy")
+    compiled = njit(function, nogil=True, error_model="numpy")
+    with suppress(RuntimeError):
+        compiled._cache = _Cache(function)
+    return compiled
 
 class _FirstCompilation(event.Listener):
     def __init__(self, say): self.say, self.said = say, False

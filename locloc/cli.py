@@ -789,7 +789,7 @@ def _dispatch(args):
         from locloc.compare import main as run
         run(args)
     elif args[:1] == ["train"]:
-        import locloc.localizers  # noqa: F401 - peers make themselves known to the loop
+        from locloc import box_peers, cnn_peers, vit_peers  # noqa: F401 - peers make themselves known to the loop
         from locloc.train import main as run
         run(args[1:])
     elif args[:1] == ["data"]:

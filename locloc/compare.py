@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 from torch import nn
 
+from . import cnn_peers, vit_peers  # noqa: F401 - peers make themselves known
 from .backbone import load_cnn
 from .box_peers import ddt_masks
 from .data import get_protocol, load_dataset

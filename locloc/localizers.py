@@ -17,18 +17,13 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from . import box_peers, cnn_peers, vit_peers  # noqa: F401 - peers make themselves known
-from .attention import SOURCES, grad_cam, load_attention
+from .attention import SOURCES, grad_cam, load_attention, without_compiler
 from .boxes import centred_box, map_boxes, scale_boxes
 from .data import Geometry, open_picture
 from .files import read_json
-from .lite0 import imagenet_classes
 from .localization import Classes, Localization, class_key, shared, sharing
 from .masks import GrabCutParams, Preset, grabcut_mask, ppd_mask, resize_mask, source_preset
-from .model import LocLoc
-from .peers import Peer, of_class, stretch
 from .setting import read_setting
 from .stores import cores
 
@@ -206,12 +201,14 @@ class ClassifierMap:
         self.threshold, self.size = threshold, size
         count = self.source.model.num_classes
         numbers = tuple(map(str, range(count)))
+        from locloc.lite0 import imagenet_classes
         self.known = imagenet_classes() if count == 1000 else Classes(numbers, numbers)
         self.classes = self.known.ids
         self.name = f"{'gradcam' if gradients else 'cam'}:{source}"
         self.fingerprint = dict(name=self.name, source=self.source.fingerprint, threshold=threshold, size=size)
 
     def __call__(self, pictures, class_ids=None):
+        from locloc.peers import stretch
         images = self.source.images(Geometry(self.size, squash=True).inputs(pictures))
         scores, maps = self._look(images, partial(self._asked, class_ids))
         maps = stretch(maps.float()).cpu().numpy()
@@ -223,6 +220,9 @@ class ClassifierMap:
 
     def _look(self, images, choose):
         "Scores (B, C), and the map (B, h, w) of the class that is chosen by them"
+        import torch
+
+        from locloc.peers import of_class
         if self.gradients:
             return grad_cam(self.source, images, choose)
         with torch.inference_mode():
@@ -348,8 +348,13 @@ def _load_model(folder):
     if (folder/"manifest.json").is_file():
         raise ValueError(f"{folder} holds masks, not a model: locloc browse {folder} --data DATA shows them")
     config = folder/"config.json"
-    is_peer = config.is_file() and "method" in read_json(config)
-    return (Peer if is_peer else LocLoc).load(folder)
+    with without_compiler():
+        if config.is_file() and "method" in read_json(config):
+            from locloc import box_peers, cnn_peers, vit_peers  # noqa: F401 - peers make themselves known
+            from locloc.peers import Peer as Model
+        else:
+            from locloc.model import LocLoc as Model
+    return Model.load(folder)
 
 def _load_run(folder, threshold=None):
     "A trained model, called as its folder"

@@ -7,18 +7,21 @@ __all__ = ['ERROR_TYPES', 'share_interval', 'class_rank', 'LocalizationAccuracy'
            'MaxBoxAccV2', 'mask_iou', 'PxAP', 'error_type', 'coverage', 'ErrorTypes']
 
 # %% ../nbs/07_metrics.ipynb #metrics-003
+import sys
 from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
 import scipy
-import torch
-import torch.distributed as dist
 
 from .boxes import _jit, as_bytes, box_iou, boxes_from_map
 
 # %% ../nbs/07_metrics.ipynb #metrics-005
 def _sum_over_processes(counts): # float64 array of counters -> the same, summed over all processes
+    if "torch.distributed" not in sys.modules:
+        return counts
+    import torch
+    import torch.distributed as dist
     if not (dist.is_available() and dist.is_initialized()):
         return counts
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"

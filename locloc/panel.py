@@ -12,7 +12,7 @@ import anywidget
 import traitlets
 
 from .localization import one_line
-from .plot import BOX_STYLES, TRIMAP_COLOURS
+from .looks import BOX_STYLES, TRIMAP_COLOURS
 
 # %% ../nbs/40_panel.ipynb #0a3e6a51
 _PICTURES = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n" # how a JPEG and a PNG begin

@@ -21,13 +21,11 @@ from textwrap import fill
 from typing import NamedTuple, get_args, get_type_hints
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from .files import read_json, replace_whole, sweep
 from .localization import Localization, one_line
+from .looks import clip_name, plain_text
 from .metrics import ERROR_TYPES
-from .plot import clip_name, new_figure, plain_text, show_boxes, show_picture
 
 # %% ../nbs/33_report.ipynb #report-005
 @dataclass(frozen=True)
@@ -199,6 +197,9 @@ def _line_styles(methods):
 
 def _panels(protocols, across, names):
     "An axis for each protocol, at most three in a row, and room for as many names at the right"
+    from matplotlib.ticker import PercentFormatter
+
+    from locloc.plot import new_figure
     columns = 2 if len(protocols) == 4 else min(3, len(protocols))
     rows, lines = math.ceil(len(protocols)/columns), "\n".join(names).split("\n")
     width, height = 3*columns + .7 + .062*max(map(len, lines)), max(2.6*rows, .165*len(lines) + .5)
@@ -235,7 +236,7 @@ def _figure_of_lines(lines, across, methods, draw):
 def curves_figure(
     curves,     # Curves, one or more
     methods=(), # names in the order in which they take their colours; those of `curves` come after them
-)->Figure:
+):              # Figure
     "Right boxes against the threshold"
     def draw(ax, curve, style):
         if curve.own is not None:
@@ -248,7 +249,7 @@ def curves_figure(
 def spreads_figure(
     spreads,    # IoUSpreads, one or more
     methods=(), # as for `curves_figure`
-)->Figure:
+):              # Figure
     "Right boxes against the IoU that makes a box right"
     def draw(ax, spread, style):
         at_least = np.append(np.cumsum(spread.counts[::-1])[::-1], 0)
@@ -274,8 +275,9 @@ def extremes_figure(
     method:str, # whose boxes
     worst,      # list of Judged
     best,       # list of Judged, as many
-)->Figure:
+):              # Figure
     "The worst pictures above, the best below"
+    from locloc.plot import new_figure, show_boxes, show_picture
     figure = new_figure(9, 5.6)
     figure.suptitle(plain_text(clip_name(method, 90)), fontsize=9)
     grid = figure.subplots(2, max(len(worst), len(best)), squeeze=False)

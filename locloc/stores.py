@@ -31,7 +31,6 @@ from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image
 
 from . import __version__
@@ -290,9 +289,10 @@ def _become_worker(source, stop):
     "First call in a worker process"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
-    torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker.source, _worker.stop = pickle.loads(source), stop
+    if "torch" in sys.modules: # a source without a network does without it
+        sys.modules["torch"].set_num_threads(1)
 
 def _end_with_parent():
     multiprocessing.parent_process().join()
@@ -310,7 +310,8 @@ def _worker_context():
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["locloc.stores"])
+    networks = {"locloc.backbone"}.intersection(sys.modules) # seconds to import: once for all workers, if they need it
+    context.set_forkserver_preload(["locloc.stores", *networks])
     with _ignore_sigint():
         forkserver.ensure_running()
     first = context.Process(target=int)
@@ -348,10 +349,13 @@ def on_accelerator(
     source, # attention source
 ):          # the same
     "Backbones of an attention source moved to this machine's accelerator, if there is one; each rank takes its own"
-    if torch.accelerator.is_available():
-        device = int(os.environ.get("LOCAL_RANK", 0)) % torch.accelerator.device_count()
-        for backbone in _backbones(source):
-            backbone.to(torch.device(torch.accelerator.current_accelerator().type, device))
+    backbones = _backbones(source)
+    if backbones:
+        import torch
+        if torch.accelerator.is_available():
+            device = int(os.environ.get("LOCAL_RANK", 0)) % torch.accelerator.device_count()
+            for backbone in backbones:
+                backbone.to(torch.device(torch.accelerator.current_accelerator().type, device))
     return source
 
 # %% ../nbs/14_stores.ipynb #stores-046

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary, proxy
 
 import cv2
 import numpy as np
-from scipy.stats import spearmanr
+import scipy
 
 from .attention import load_attention
 from .data import Geometry, PictureError
@@ -242,7 +242,7 @@ def criteria_worth(
 
 def _rank_correlation(a, b):
     "Spearman's ρ; nan where either is constant"
-    return spearmanr(a, b).statistic if np.ptp(a) > 0 and np.ptp(b) > 0 else np.nan
+    return scipy.stats.spearmanr(a, b).statistic if np.ptp(a) > 0 and np.ptp(b) > 0 else np.nan
 
 # %% ../nbs/43_sweeps.ipynb #sweeps-072
 def params_grid(delta0=(.02, .05, .12), delta1=(.45, .6, .75), split=(None, .2, .3, .4))->list:

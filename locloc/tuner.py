@@ -17,7 +17,6 @@ import numpy as np
 import traitlets
 
 from . import controls, workbench
-from .backbone import ALIASES
 from .controls import CopyLine, Explainer, Names, Settler, Status, event_loop
 from .data import PictureError
 from .masks import check_strokes, preset_names, source_preset
@@ -102,6 +101,11 @@ class Picker(widgets.HBox):
         return names
 
 # %% ../nbs/45_tuner.ipynb #widgets-016
+_NETWORKS = ( # `backbone.ALIASES` by their names: to import them would be to import PyTorch
+    "dino_vits8", "dino_vits16", "dino_vitb8", "dino_vitb16", "deit_tiny", "deit_small", "deit_base", "dinov2_vits14",
+    "dinov2_vits14_reg", "dinov2_vitb14", "dinov2_vitb14_reg", "dinov2_vitl14", "dinov2_vitl14_reg",
+    "dinov3_vits16", "dinov3_vitb16", "dinov3_vitl16")
+
 def _put(control, value):
     "Set a control unless it says the same already; a slider's own rounding is not answered"
     if isinstance(value, (str, bool)):
@@ -158,7 +162,7 @@ class SettingControls(widgets.VBox):
         self.source = controls.chooser(
             "attention", "240px", self.sources.names, "source", tooltip="where the attention map comes from")
         self.other = controls.named(widgets.Combobox(
-            options=tuple(ALIASES), placeholder="another: cam:resnet50 …", continuous_update=False,
+            options=_NETWORKS, placeholder="another: cam:resnet50 …", continuous_update=False,
             tooltip="any timm ViT, cam: and any timm classifier, or several joined by +",
             layout=dict(width="200px")), "other")
         self.layers, self.heads = self._picks("layers"), self._picks("heads")

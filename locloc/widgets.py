@@ -14,15 +14,11 @@ from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 
 from . import controls
 from .browsers import MaskBrowser, PredictionBrowser, ResultsBrowser
 from .controls import Explainer, Names, Runner, Status
 from .data import PictureError
-from .plot import show_sweep
 from .report import is_results
 from .setting import Chosen
 from .sweeps import CRITERIA, Grid, SweepTable, criteria_worth, sweep
@@ -57,8 +53,11 @@ def worth_words(
 def sweep_figure(
     table:SweepTable, # what a sweep found
     columns:int=4,    # curves a row
-)->Figure:            # not pyplot's
+):                    # Figure, not pyplot's
     "Every measure against δ1"
+    from matplotlib.figure import Figure
+
+    from locloc.plot import show_sweep
     measures, grid = table.measures(), table.grid
     rows = -(-len(measures) // columns)
     figure = Figure(figsize=(2.5 * columns, 2.1 * rows + .3), layout="constrained", dpi=90)
@@ -100,6 +99,8 @@ def _centred(words):
 
 def _heat_button(value, low, high):
     "A button whose colour and text are a value"
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
     share = (value - low) / (high - low) if high > low else .5
     red, green, blue, _ = colormaps["viridis"](share)
     luminance = np.dot((.2126, .7152, .0722), np.power((red, green, blue), 2.2))

@@ -23,21 +23,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
+from PIL.ImageColor import getrgb
 
 from .attention import SOURCES, Agreement, CLSAttention, attention_map, load_attention
-from .backbone import FrozenViT
 from .boxes import box_iou, boxes_from_map, scale_boxes
 from .data import Dataset, Geometry, Sample, Samples, get_protocol, load_dataset, open_picture
 from .files import files_below, is_picture
 from .grabcut import PreparedPicture, grabcut
 from .layouts import find_layout
 from .localization import one_line
+from .looks import BOX_STYLES, DIFFERENCE, TRIMAP_COLOURS
 from .masks import apply_strokes, ppd_mask, source_preset, trimap
 from .metrics import mask_iou
-from .plot import BOX_STYLES, DIFFERENCE, TRIMAP_COLOURS, show_boxes, show_picture
 from .scenes import SCENE_SETS
 from .setting import Chosen, SavedSetting, Setting
 
@@ -220,6 +217,7 @@ def _attention_of(
         return kept
     layers = source.layers if layers is None else layers
     heads = source.heads if heads is None else heads
+    import torch
     return attention_map(torch.from_numpy(kept)[None], layers, heads)[0].numpy()
 
 # %% ../nbs/42_workbench.ipynb #workbench-022
@@ -309,8 +307,6 @@ def explain(
     return ""
 
 # %% ../nbs/42_workbench.ipynb #workbench-029
-def _rgb(colour): return tuple(round(255 * c) for c in to_rgb(colour))
-
 def _grey(picture): return cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 
 def _coloured(codes, colours): # (S, S) uint8 -> (S, S, 3), much faster than indexing
@@ -328,7 +324,7 @@ def paint_attention(cut:Cut)->np.ndarray: # (S, S, 3) uint8 RGB
 
 def paint_trimap(cut:Cut)->np.ndarray: # (S, S, 3) uint8 RGB
     "The trimap's colours over the grey picture"
-    colours = _coloured(cut.marks, [_rgb(TRIMAP_COLOURS[code][1]) for code in range(4)])
+    colours = _coloured(cut.marks, [getrgb(TRIMAP_COLOURS[code][1]) for code in range(4)])
     return cv2.addWeighted(_grey(cut.view.picture), .35, colours, .65, 0)
 
 # %% ../nbs/42_workbench.ipynb #workbench-031
@@ -351,7 +347,7 @@ def paint_difference(
     other=None, # (S, S) bool, the mask beside GrabCut's; None: PPD's
 )->np.ndarray: # (S, S, 3) uint8 RGB
     "Where two masks agree, and which has what the other lacks"
-    both, ours, theirs = map(_rgb, DIFFERENCE.values())
+    both, ours, theirs = map(getrgb, DIFFERENCE.values())
     which = cut.grabcut + 2 * (cut.ppd if other is None else other).astype(np.uint8)
     return cv2.addWeighted(_grey(cut.view.picture), .4, _coloured(which, [(40, 40, 40), ours, theirs, both]), .6, 0)
 
@@ -370,7 +366,7 @@ def paint_box(
     pieces = []
     for start, end in zip(corners[:-1], corners[1:], strict=True):
         pieces += _pieces(start, end, _DASHES[kind])
-    for colour, thickness in (((0, 0, 0), 4), (_rgb(BOX_STYLES[kind]["edgecolor"]), 2)):
+    for colour, thickness in (((0, 0, 0), 4), (getrgb(BOX_STYLES[kind]["edgecolor"]), 2)):
         for start, end in pieces:
             cv2.line(picture, start.round().astype(int).tolist(), end.round().astype(int).tolist(), colour, thickness)
     return picture
@@ -525,8 +521,11 @@ def row_figure(
     cuts, # Cut each, of one picture under several settings
     panels=tuple(PANELS), # which, in this order
     inches=2.2, # width of a panel
-)->Figure: # for a paper: boxes are lines, pictures have twice the pixels that a page shows
+): # Figure for a paper: boxes are lines, pictures have twice the pixels that a page shows
     "Panels beside each other, a row a setting, whose words stand before it"
+    from matplotlib.figure import Figure
+
+    from locloc.plot import show_boxes, show_picture
     h, w = cuts[0].view.shape
     side = round(2*110*inches*max(h, w)/w)
     figure = Figure(figsize=(inches*len(panels), (inches*h/w + .3)*len(cuts)), layout="constrained", dpi=220)
@@ -577,7 +576,7 @@ class Sources:
         backbone="lowlevel", # the first: attention source or its name, or a FrozenViT
         **options # weights, layers, heads, timm's, as for `load_attention`
     ):
-        if isinstance(backbone, FrozenViT):
+        if hasattr(backbone, "look"): # a FrozenViT
             backbone = CLSAttention(backbone)
         named = isinstance(backbone, str)
         self.first = backbone if named else backbone.name
