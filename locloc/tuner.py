@@ -103,8 +103,8 @@ class Picker(widgets.HBox):
 # %% ../nbs/45_tuner.ipynb #widgets-016
 _NETWORKS = ( # `backbone.ALIASES` by their names: to import them would be to import PyTorch
     "dino_vits8", "dino_vits16", "dino_vitb8", "dino_vitb16", "deit_tiny", "deit_small", "deit_base",
-    "deit_small_distilled", "dinov2_vits14", "dinov2_vits14_reg", "dinov2_vitb14", "dinov2_vitb14_reg", "dinov2_vitl14", "dinov2_vitl14_reg",
-    "dinov3_vits16", "dinov3_vitb16", "dinov3_vitl16")
+    "deit_small_distilled", "dinov2_vits14", "dinov2_vits14_reg", "dinov2_vitb14",
+    "dinov2_vitb14_reg", "dinov2_vitl14", "dinov2_vitl14_reg", "dinov3_vits16", "dinov3_vitb16", "dinov3_vitl16")
 
 def _put(control, value):
     "Set a control unless it says the same already; a slider's own rounding is not answered"
