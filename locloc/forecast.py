@@ -239,7 +239,7 @@ def _written(store, began, workers):
     return find_pace(np.diff(moments[first:last]), moments[first] - began)
 
 def _time_masks(plan, dataset, folder, seconds):
-    least = 2*max(config.batch for config in plan.configs()) # for both trainings
+    least = _LEAST*max(config.batch for config in plan.configs()) # for both trainings
     weights = plan.weights if plan.attention == plan.backbone else None
     source, workers = on_accelerator(load_attention(plan.attention, weights)), plan.workers or cores()
 
@@ -304,6 +304,8 @@ class _Run:
         pause = intervals[ends].mean() - intervals[~ends].mean()
         return find_pace(intervals[~ends], warm_up), max(0., float(pause))
 
+_LEAST = 6 # batches of a view, of which the first warms up
+
 def _train_few(config, dataset, masks, out, epochs):
     views = min(config.cached_views, 2 if len(dataset) <= config.batch else 1)
     few = replace(config, out=out/"run", epochs=epochs, cached_views=views, features=out/"features" if views else None)
@@ -314,15 +316,16 @@ def _train_few(config, dataset, masks, out, epochs):
 def _time_training(config, dataset, masks, folder, seconds):
     least = dataset.subset(2*config.batch)
     run = _train_few(config, least, masks, folder/"first", 2 if len(least) < 2*config.batch else 1)
-    step, count = run.step_pace()[0].seconds, 4*config.batch
+    step, batches = run.step_pace()[0].seconds, _LEAST
     if 2*step > seconds:
         return run
     if config.cached_views:
         seconds /= 2
-        count = max(2, round(seconds/run.view_pace().seconds/config.batch))*config.batch
-    some = dataset.subset(count)
-    epochs = max(1, round(seconds/step/count_steps(len(some), config.batch, 1)))
-    return _train_few(config, some, masks, folder/"longer", max(epochs, run.config.epochs))
+        batches = max(_LEAST, round(seconds/run.view_pace().seconds/config.batch))
+    some = dataset.subset(batches*config.batch)
+    steps = max(2*_LEAST, seconds/step)
+    epochs = math.ceil(steps/count_steps(len(some), config.batch, 1))
+    return _train_few(config, some, masks, folder/"longer", epochs)
 
 # %% ../nbs/36_forecast.ipynb #forecast-026
 @dataclass(frozen=True)
@@ -338,14 +341,14 @@ def _time_evaluation(plan, dataset, model, seconds):
         hook = model.register_forward_pre_hook(marks)
         evaluate(dataset.subset(count), [model], plan.protocol, progress=False, workers=plan.workers or cores())
         hook.remove()
-        ended = time.perf_counter()
+        ended = marks.clock()
         intervals, warm_up = marks.every(geometries)
         pace = find_pace(intervals, warm_up, _BATCH)
         return _Evaluation(pace, max(0., ended - marks.moments[-geometries] - pace.seconds*_BATCH))
 
     found = look(3*_BATCH)
-    batches = round(seconds/found.pace.seconds/_BATCH)
-    return look(batches*_BATCH) if batches > 3 and len(dataset) > 3*_BATCH else found
+    batches = max(_LEAST, round(seconds/found.pace.seconds/_BATCH))
+    return look(batches*_BATCH) if len(dataset) > 3*_BATCH else found
 
 # %% ../nbs/36_forecast.ipynb #forecast-028
 @dataclass(frozen=True)
@@ -374,6 +377,8 @@ class Forecast:
         return {**asdict(self), "stages": stages, "whole": whole}
 
 # %% ../nbs/36_forecast.ipynb #forecast-029
+def _count(number, unit): return f"{number:,} {unit}{'s'*(number != 1)}"
+
 def _three_digits(value): return f"{float(f'{value:.3g}'):g}"
 
 def _range_words(low, high): return f"{_say_duration(low)} to {_say_duration(high)}"
@@ -381,7 +386,7 @@ def _range_words(low, high): return f"{_say_duration(low)} to {_say_duration(hig
 def _stage_lines(forecast, ranks):
     for stage in forecast.stages:
         seconds, per_second = stage.pace.seconds, stage.pictures/stage.pace.seconds
-        yield [stage.name, f"{stage.times:,} {stage.unit}s", f"{_three_digits(1e3*seconds)} ms",
+        yield [stage.name, f"{_count(stage.times, stage.unit)}", f"{_three_digits(1e3*seconds)} ms",
                _three_digits(per_second),
                _say_duration(stage.seconds()), _range_words(stage.seconds("low"), stage.seconds("high")),
                *([_say_duration(stage.seconds(ranks=ranks))] if ranks > 1 else []), _say_bytes(stage.memory)]
@@ -409,7 +414,7 @@ def forecast_text(
     started = "; ".join(f"{stage.name} {stage.pace.warm_up:.1f} s" for stage in forecast.stages)
     lines += [f"Start and warm-up, not counted: {started}.",
               "Range: the fastest and the slowest of up to five slices, one behind the other, of what was measured: "
-              f"{'; '.join(f'{stage.name} {stage.pace.units:,} {stage.unit}s' for stage in forecast.stages)}. "
+              f"{'; '.join(f'{stage.name} {_count(stage.pace.units, stage.unit)}' for stage in forecast.stages)}. "
               "Other work on the machine moves all of it."]
     if ranks > 1:
         lines += ["Ranks: each a device as measured, with as many cores of its own; masks are shared by batches, a "
@@ -467,6 +472,8 @@ def _time_opening(dataset, seconds):
         sample.open()
     return find_pace(*marks.every())
 
+def _memory(): return psutil.virtual_memory().total
+
 def _device():
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()} and {cores()} cores"
@@ -520,7 +527,10 @@ class _Measuring:
         run, peak = self.part(name, _time_training, config, masks.pictures, masks.store, self.folder/name)
         count = len(self.dataset)
         self.stages += _stages_of(name, config, run, count, peak)
-        self.disk += _disk_of(name, config, run, count)
+        disk = list(_disk_of(name, config, run, count))
+        self.disk += disk
+        self.notes += [f"{one.name} are more than this machine's memory, {_say_bytes(_memory())}: steps will wait for "
+                       "the disk, which was not measured." for one in disk if one.bytes > _memory()]
         return run.model
 
     def evaluate(self, geg, lfdm):
