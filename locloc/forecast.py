@@ -339,7 +339,8 @@ def _time_evaluation(plan, dataset, model, seconds):
     def look(count):
         marks = Marks()
         hook = model.register_forward_pre_hook(marks)
-        evaluate(dataset.subset(count), [model], plan.protocol, progress=False, workers=plan.workers or cores())
+        evaluate(dataset.subset(count), [model], plan.protocol, progress=False, workers=plan.workers or cores(),
+                 batch_size=_BATCH)
         hook.remove()
         ended = marks.clock()
         intervals, warm_up = marks.every(geometries)

@@ -2,6 +2,7 @@
 import json
 import math
 from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -87,10 +88,11 @@ def test_figure_has_a_bar_for_each_stage():
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    "A forecast and its plan"
+def whole():
+    "A forecast, of small batches, and its plan"
     plan = Plan("scenes", count=24, epochs_geg=2, epochs_lfdm=1, workers=1, protocol=("wsoleval",), seconds=1.)
-    return plan, forecast(plan, progress=False)
+    with patch.multiple("locloc.forecast", _BATCH=4, _LEAST=2):
+        return plan, forecast(plan, progress=False)
 
 
 def test_whole_plan_is_counted(whole):
