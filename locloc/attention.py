@@ -20,7 +20,6 @@ from types import ModuleType
 import cv2
 import numpy as np
 import scipy
-import skimage
 
 from .boxes import _jit
 
@@ -135,8 +134,111 @@ def _mixed(saliency, other, mix):
     mixed = saliency**(1 - mix) * other**mix
     return (mixed / max(mixed.max(), 1e-6)).astype(np.float32)
 
-# %% ../nbs/11_attention.ipynb #attention-segment-means
+# %% ../nbs/11_attention.ipynb #slic-rounds
 SIDE = 112 # of the map that `lowlevel` gives
+
+@_jit
+def _assign(planes, centres, step, nearest, distance):
+    "Number of the nearest of the centres that are two steps away at most, into `nearest`"
+    h, w = nearest.shape
+    weight = np.float32(1 / step**2)
+    distance[:] = np.inf
+    for k in range(len(centres)):
+        cy, cx, cl, ca, cb = centres[k]
+        if np.isnan(cy): # it has lost all of its pixels
+            continue
+        y0, y1 = int(max(cy - 2 * step, 0)), int(min(cy + 2 * step + 1, h))
+        x0, x1 = int(max(cx - 2 * step, 0)), int(min(cx + 2 * step + 1, w))
+        for y in range(y0, y1):
+            dy = cy - np.float32(y)
+            least, which = distance[y, x0:x1], nearest[y, x0:x1]
+            light, a, b = planes[0, y, x0:x1], planes[1, y, x0:x1], planes[2, y, x0:x1]
+            for i in range(x1 - x0): # without a branch, so that the compiler takes eight pixels at once
+                dx, dl, da, db = cx - np.float32(x0 + i), light[i] - cl, a[i] - ca, b[i] - cb
+                d = (dy * dy + dx * dx) * weight + (dl * dl + da * da + db * db)
+                nearer = d < least[i]
+                least[i] = d if nearer else least[i]
+                which[i] = np.int32(k) if nearer else which[i]
+
+@_jit
+def _move(planes, nearest, centres):
+    "Each centre (y, x, L, a, b) to the mean of its pixels; NaN where it has none"
+    count = np.zeros(len(centres), np.float32)
+    centres[:] = 0
+    for y in range(nearest.shape[0]):
+        for x in range(nearest.shape[1]):
+            k = nearest[y, x]
+            count[k] += 1
+            centres[k, 0] += np.float32(y)
+            centres[k, 1] += np.float32(x)
+            for c in range(3):
+                centres[k, 2 + c] += planes[c, y, x]
+    for k in range(len(centres)):
+        for c in range(5):
+            centres[k, c] /= count[k]
+
+# %% ../nbs/11_attention.ipynb #slic-connect
+@_jit
+def _grow(nearest, parts, n, ys, xs):
+    "Segment `n` from its first pixel on, into `parts`, `ys` and `xs`; its size, and the number of a segment beside it"
+    h, w = nearest.shape
+    alike, size, seen, beside = nearest[ys[0], xs[0]], 1, 0, 0
+    while seen < size < len(ys):
+        for d in range(4):
+            y, x = ys[seen] + (d == 2) - (d == 3), xs[seen] + (d == 0) - (d == 1)
+            if not (0 <= y < h and 0 <= x < w) or parts[y, x] == n:
+                continue
+            if parts[y, x] >= 0:
+                beside = parts[y, x]
+            elif nearest[y, x] == alike and size < len(ys):
+                parts[y, x], ys[size], xs[size] = n, y, x
+                size += 1
+        seen += 1
+    return size, beside
+
+@_jit
+def _connect(nearest, smallest, largest):
+    "(h, w) int32 number of each pixel's segment"
+    parts = np.full(nearest.shape, -1, np.int32)
+    ys, xs = np.empty(largest, np.int32), np.empty(largest, np.int32)
+    n = 0
+    for y in range(nearest.shape[0]):
+        for x in range(nearest.shape[1]):
+            if parts[y, x] >= 0:
+                continue
+            parts[y, x], ys[0], xs[0] = n, y, x
+            size, beside = _grow(nearest, parts, n, ys, xs)
+            if size >= smallest:
+                n += 1
+                continue
+            for i in range(size):
+                parts[ys[i], xs[i]] = beside
+    return parts
+
+@_jit
+def _slic(planes, step, start, rounds):
+    "(3, h, w) float32 colours -> (h, w) int32; centres begin on a grid"
+    h, w = planes.shape[1:]
+    columns = len(range(start, w, step))
+    centres = np.zeros((len(range(start, h, step)) * columns, 5), np.float32)
+    for k in range(len(centres)):
+        centres[k, 0], centres[k, 1] = start + step * (k // columns), start + step * (k % columns)
+    nearest, distance = np.zeros((h, w), np.int32), np.empty((h, w), np.float32)
+    for _ in range(rounds):
+        _assign(planes, centres, step, nearest, distance)
+        _move(planes, nearest, centres)
+    mean = h * w / len(centres)
+    return _connect(nearest, int(.5 * mean), int(3 * mean))
+
+# %% ../nbs/11_attention.ipynb #attention-segment-means
+def _weighted_colours(lab):
+    "(h, w, 3) -> (3, h, w) float32: stretched to [0, 1] and divided by the compactness, 15 in units of Lab, as SLIC's"
+    span = np.ptp(lab)
+    colours = lab - lab.min()
+    if span:
+        colours /= span
+    compactness = 15 / max(span, 1e-6)
+    return np.ascontiguousarray((colours * (1 / compactness)).astype(np.float32).transpose(2, 0, 1))
 
 def segment_means(
     saliency:np.ndarray, # (h, w) float in [0, 1]
@@ -145,12 +247,12 @@ def segment_means(
     mix:float=.5,        # weight of the means against the map itself, [0, 1]
 )->np.ndarray:           # (SIDE, SIDE) float32 in [0, 1], largest value 1
     "Mean over the segment around each pixel, averaged over partitions, in geometric mean with the map itself"
-    lab = _lab(cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
-    compactness = 15 / max(np.ptp(lab), 1e-6) # in units of Lab; slic stretches the colours to [0, 1]
+    colours = _weighted_colours(_lab(cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA)))
     fine = cv2.resize(saliency, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
     means = []
     for count in segments:
-        parts = skimage.segmentation.slic(lab, count, compactness, max_num_iter=3, start_label=0, convert2lab=False)
+        step = SIDE / count**.5
+        parts = _slic(colours, round(step), int(step // 2), rounds=3)
         sums, sizes = np.bincount(parts.ravel(), fine.ravel()), np.bincount(parts.ravel())
         means.append((sums / sizes.clip(1))[parts])
     return _mixed(fine, np.mean(means, 0), mix)

@@ -473,6 +473,10 @@ class _Table5(Settings):
 class _Fig5(Settings):
     "The paper's Fig. 5: δ1 swept; masks, GEG and LFDM made anew for each value."
 
+@dataclass(frozen=True)
+class _Forecast(Settings):
+    "How long masks, both trainings and an evaluation will take here, and what they need of disk and memory."
+
 # %% ../nbs/48_cli.ipynb #cli-018
 @dataclass(frozen=True)
 class Evaluate(Settings):
@@ -774,7 +778,8 @@ def _whole_lines(file):
 # %% ../nbs/48_cli.ipynb #cli-031
 COMMANDS = {
     "demo": Demo, "tune": Tune, "browse": _Browse, "masks": Masks, "train": Train, "evaluate": Evaluate,
-    "compare": _Compare, "table5": _Table5, "fig5": _Fig5, "predict": Predict, "data": Data, "info": Info}
+    "compare": _Compare, "table5": _Table5, "fig5": _Fig5, "forecast": _Forecast, "predict": Predict, "data": Data,
+    "info": Info}
 _ABOUT = ("Weakly supervised object localization: from image-level labels, what a picture shows and where. "
           "Start with `locloc demo`.")
 
@@ -791,6 +796,9 @@ def _dispatch(args):
     elif args[:1] == ["train"]:
         from locloc import box_peers, cnn_peers, vit_peers  # noqa: F401 - peers make themselves known to the loop
         from locloc.train import main as run
+        run(args[1:])
+    elif args[:1] == ["forecast"]:
+        from locloc.forecast import main as run
         run(args[1:])
     elif args[:1] == ["data"]:
         _run_command(_DATA, args[1:], "locloc data", Data.__doc__)

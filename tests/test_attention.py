@@ -11,6 +11,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from locloc import attention
 from locloc.attention import (
     Agreement,
     ClassActivation,
@@ -377,3 +378,17 @@ def test_a_classifier_that_takes_one_size_says_so():
 def test_a_network_without_classes_is_no_classifier():
     with pytest.raises(ValueError, match="resnet18 has no classes"):
         load_attention("cam:resnet18", weights=False, num_classes=0)
+
+
+@pytest.mark.parametrize("count", [100, 200, 400])
+def test_segments_are_those_of_scikit_image(count):
+    skimage = pytest.importorskip("skimage.segmentation")
+    noise = np.random.default_rng(0).integers(0, 256, (112, 112, 3), np.uint8)
+    flat, ramp = np.full((112, 112, 3), 90, np.uint8), np.tile(np.arange(112, dtype=np.uint8)[:, None], (112, 1, 3))
+    step = attention.SIDE / count**.5
+    for picture in (noise, flat, ramp, *(make_scene(i, size=112)[0] for i in range(4))):
+        lab = attention._lab(picture)
+        found = attention._slic(attention._weighted_colours(lab), round(step), int(step // 2), 3)
+        compactness = 15 / max(np.ptp(lab), 1e-6)
+        wanted = skimage.slic(lab, count, compactness, max_num_iter=3, start_label=0, convert2lab=False)
+        assert np.array_equal(found, wanted)

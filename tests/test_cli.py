@@ -38,7 +38,8 @@ def test_every_command_is_listed():
     command = [sys.executable, "-c", "from locloc.cli import main; main()", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "160"}).stdout
     assert [*COMMANDS] == [
-        "demo", "tune", "browse", "masks", "train", "evaluate", "compare", "table5", "fig5", "predict", "data", "info"]
+        "demo", "tune", "browse", "masks", "train", "evaluate", "compare", "table5", "fig5", "forecast",
+        "predict", "data", "info"]
     assert all(name in shown for name in COMMANDS)
 
 
