@@ -33,8 +33,7 @@ from accelerate.utils import DataLoaderConfiguration, set_seed
 from safetensors.torch import load_file
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
-from torch import nn
-from torch.distributed.nn.functional import all_reduce
+from torch import distributed, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, default_collate
 
 from . import files, ranks
@@ -375,6 +374,7 @@ class CachedViews(Dataset):
             ranks.wait()
             if ranks.is_first():
                 replace_whole(folder/"cache.json", lambda aside: aside.write_text(json.dumps(about)))
+        ranks.wait()
         return cls(folder, views)
 
     @staticmethod
@@ -527,14 +527,26 @@ def _stop_between_steps():
         for number, handler in before.items():
             signal.signal(number, handler)
 
-# %% ../nbs/24_train.ipynb #ec8030b8
+# %% ../nbs/24_train.ipynb #049ae3eb
+class _SumOverRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values):
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return _SumOverRanks.apply(gradient)
+
 class _SharedBatchNorm(nn.BatchNorm2d):
     "Normalizes with the mean and the variance of all ranks' pictures, whose number is the same for each"
     def forward(self, x): # (B, C, H, W)
         if not self.training:
             return super().forward(x)
-        mean = self._mean(x.float())
-        centred = x.float() - mean
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        mean = self._mean(wide)
+        centred = wide - mean
         variance = self._mean(centred.square())
         count = ranks.count()*x.numel()/x.shape[1]
         with torch.no_grad():
@@ -546,7 +558,7 @@ class _SharedBatchNorm(nn.BatchNorm2d):
 
     @staticmethod
     def _mean(x): # (1, C, 1, 1)
-        return all_reduce(x.mean((0, 2, 3), keepdim=True))/ranks.count()
+        return _SumOverRanks.apply(x.mean((0, 2, 3), keepdim=True))/ranks.count()
 
 def _share_batch_norm(head, device):
     if device.type != "cpu":
@@ -691,7 +703,7 @@ def train(
     progress:bool=True, # show a bar
 ): # frozen backbone and the trained head, for the paper's own a LocLoc; also saved in `out/model`
     "Train one head. Run again with the same config to continue; a finished run is only loaded."
-    unused = getattr(config, "layout", None) == "released_code" # their UNet computes a step that it drops
+    unused = isinstance(config, GEGConfig) and config.layout == "released_code" # a step of their UNet
     accelerator = Accelerator(mixed_precision=config.precision, log_with="tensorboard", project_dir=config.out,
         cpu=ranks.join(), dataloader_config=DataLoaderConfiguration(split_batches=True),
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)])
