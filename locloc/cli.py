@@ -505,6 +505,7 @@ class Evaluate(Settings):
             raise ValueError("no protocol given: --protocol NAME [NAME ...]")
 
     def run(self):
+        from locloc import ranks
         from locloc.evaluate import evaluate
         from locloc.localizers import load_method
         from locloc.stores import MaskStore, pseudo_truth
@@ -516,6 +517,8 @@ class Evaluate(Settings):
             pseudo = pseudo_truth(_data(self.data, "train", self.count, self.pictures), MaskStore(self.pseudo))
         check_folder(self.out)
         report = evaluate(dataset, methods, self.protocol, held_out, pseudo, self._train(), workers=self.workers)
+        if not ranks.is_first():
+            return
         report.save(self.out, self.figures)
         print(report.to_markdown(), f"\n{self.out}: report.md, report.json, report.csv, pictures.csv and figures "
               f"({', '.join(dict.fromkeys(('png', *self.figures)))})")
@@ -810,3 +813,7 @@ def main(args:list[str]|None=None):
     args = sys.argv[1:] if args is None else args
     with faults_in_one_line():
         _dispatch(args)
+
+# %% ../nbs/48_cli.ipynb #44da40a8
+if __name__ == "__main__" and "__file__" in globals():
+    main() # not in a notebook

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 from torch import nn
 
-from . import cnn_peers, vit_peers  # noqa: F401 - peers make themselves known
+from . import cnn_peers, ranks, vit_peers  # noqa: F401 - peers make themselves known
 from .backbone import load_cnn
 from .box_peers import ddt_masks
 from .data import get_protocol, load_dataset
@@ -70,7 +70,9 @@ class _Experiment(Settings):
     def store(self, name, params=None): # -> MaskStore in the experiment's folder
         "Masks of the training pictures, made as far as they are missing"
         workers = cores() if self.workers is None else self.workers
-        return make_masks(self.dataset("train"), self.out/"masks"/name, self.attention, params, workers=workers)
+        store = make_masks(self.dataset("train"), self.out/"masks"/name, self.attention, params, workers=workers)
+        ranks.wait()
+        return store
 
     def grabcut_masks(self): # -> path of a store
         return self.masks or self.store("grabcut").folder
@@ -85,7 +87,8 @@ class _Experiment(Settings):
         if stage in PEERS: # all with the same views learn from the same features
             masks = f"-{Path(config.masks).name}" if config.needs_masks else ""
             config = replace(config, features=self.out/"features"/f"{config.network}-{config.resize}{masks}-{seed}")
-        print(f"{config.out}: {stage}, seed {seed}", file=sys.stderr)
+        if ranks.is_first():
+            print(f"{config.out}: {stage}, seed {seed}", file=sys.stderr)
         train(config)
         return load_localizer(config.out)
 
@@ -356,8 +359,10 @@ class Compare(_Experiment):
 
     def ddt_masks(self): # -> path of a store
         folder = self.out/"masks"/"ddt"
-        if not folder.exists() or "counts" not in MaskStore(folder).manifest:
+        done = folder.exists() and "counts" in MaskStore(folder).manifest
+        if ranks.is_first() and not done:
             ddt_masks(self.dataset("train"), folder, load_cnn(self.cnn))
+        ranks.wait()
         return folder
 
     def locloc(self, seed):
@@ -372,6 +377,8 @@ class Compare(_Experiment):
         entries = {name: _named(self.entry(name)) for name in in_turn}
         entries = [entries[name] for name in self.methods]
         report = self.judge([one for entry in entries for one in entry.localizers])
+        if not ranks.is_first():
+            return
         report.save(self.out, self.figures)
         pictures = [sample.picture for sample in self.dataset(self.split).subset(16)]
         pictures = [get_protocol(self.protocol[0]).picture(picture) for picture in pictures]
@@ -414,6 +421,8 @@ class Table5(_Experiment):
             runs = tuple(self.train(letter, "lfdm", seed, **options) for seed in self.seeds)
             entries.append(_named(Entry(name, runs)))
         report = self.judge([one for entry in entries for one in entry.localizers])
+        if not ranks.is_first():
+            return
         report.save(self.out, self.figures)
         text = table5_text(table_lines(report, entries), self)
         replace_whole(self.out/"table.md", lambda aside: aside.write_text(text, encoding="utf-8"))
@@ -483,6 +492,8 @@ class Fig5(_Experiment):
                                        localizer=self.out/f"geg-{delta1:g}-{seed}"))
             entries.append(_named(Entry(f"LocLoc, δ1 {delta1:g}", tuple(runs))))
         report = self.judge([one for entry in entries for one in entry.localizers], pictures=0)
+        if not ranks.is_first():
+            return
         report.save(self.out, self.figures)
         lines = [line for line in table_lines(report, entries) if line.protocol == report.rows[0]["protocol"]]
         rows = [[line.entry.name, *(str(line.figures.get(name, "")) for name in FIGURES),

@@ -16,14 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from itertools import product
+from itertools import chain, product
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
-import torch.distributed as dist
 
-from . import __version__, metrics
+from . import __version__, metrics, ranks
 from .data import PictureError, Protocol, get_protocol, mean_box, trivial_boxes
 from .files import progress_bar, same_place
 from .localization import Localization, class_key, one_line, sharing
@@ -57,13 +57,15 @@ class _Look:
     regions:np.ndarray|None    # (S, S) uint8, as PxAP wants it
     class_id:str               # true class, as the data set has it
     id:str                     # of the sample
+    place:int                  # of the sample in the data set
     shape:tuple                # (H, W) of the picture as it is, px
 
-def _make_look(protocol, class_id, view, sample, picture, mask, ignore):
+def _make_look(protocol, place, class_id, view, sample, opened):
+    picture, mask, ignore = opened
     known = sample.boxes is not None and len(sample.boxes)
     boxes = protocol.boxes(sample.boxes, picture.shape[:2], protocol.inclusive) if known else None
     masks = (None, None) if mask is None else (protocol.mask(mask), protocol.regions(mask, ignore))
-    return _Look(view, boxes, *masks, class_id, sample.id, picture.shape[:2])
+    return _Look(view, boxes, *masks, class_id, sample.id, place, picture.shape[:2])
 
 @dataclass(frozen=True)
 class _Batch:
@@ -78,8 +80,8 @@ class _Batch:
                        masks=sum(look.true_mask is not None for look in looks))
 
 def _look_through(dataset, localizers, protocols, pool, batch_size):
-    "Every picture, what each protocol makes of it and what each method says of that: batches"
-    for first in range(0, len(dataset), batch_size):
+    "This rank's share of the pictures, what each protocol makes of them and what each method says of that: batches"
+    for first in ranks.share(range(0, len(dataset), batch_size)):
         samples = [dataset[i] for i in range(first, min(first + batch_size, len(dataset)))]
         opened = list(pool.map(lambda sample: (sample.picture, sample.mask, sample.ignore), samples))
         class_ids = [dataset.classes[sample.label] for sample in samples]
@@ -91,7 +93,7 @@ def _look_through(dataset, localizers, protocols, pool, batch_size):
         looks = {}
         for p in protocols:
             parts = zip(class_ids, views[p.geometry], samples, opened, strict=True)
-            looks[p.name] = [_make_look(p, class_id, view, sample, *seen) for class_id, view, sample, seen in parts]
+            looks[p.name] = [_make_look(p, first + i, *part) for i, part in enumerate(parts)]
         yield _Batch(first, samples, looks, {p.name: answers[p.geometry] for p in protocols})
 
 # %% ../nbs/34_evaluate.ipynb #evaluate-011
@@ -100,18 +102,28 @@ class _Extremes:
     def __init__(self, count=4):
         self.count, self.seen, self.lowest, self.highest = count, 0, [], []
 
-    def update(self, judged):
+    def update(self, judged, place):
         self.seen += 1
         for heap, value in ((self.lowest, -judged.iou), (self.highest, judged.iou)):
-            heapq.heappush(heap, (value, -self.seen, judged)) # among equals the earlier picture stays
-            if len(heap) > self.count:
-                heapq.heappop(heap)
+            self._push(heap, (value, -place, judged)) # among equals the earlier picture stays
+
+    def _push(self, heap, entry):
+        heapq.heappush(heap, entry)
+        if len(heap) > self.count:
+            heapq.heappop(heap)
+
+    def take(self, other):
+        "Those that another rank has seen as well"
+        self.seen += other.seen
+        for heap, more in ((self.lowest, other.lowest), (self.highest, other.highest)):
+            for entry in more:
+                self._push(heap, entry)
 
     def worst(self):
-        return [judged for *_, judged in sorted(self.lowest, key=lambda entry: -entry[0])]
+        return [judged for *_, judged in sorted(self.lowest, reverse=True)]
 
     def best(self):
-        return [judged for *_, judged in sorted(self.highest, key=lambda entry: -entry[0])]
+        return [judged for *_, judged in sorted(self.highest, reverse=True)]
 
 @dataclass(frozen=True)
 class _Scored:
@@ -130,17 +142,17 @@ class Tally:
         fixed = protocol.threshold if self.own is None and protocol.threshold_rule == "fixed" else self.own
         self.thresholds = chosen if fixed is None else {"fixed": fixed, **chosen} # origin -> share of the map's maximum
         # by the origin of a threshold
-        self.boxes = defaultdict(lambda: metrics.LocalizationAccuracy(protocol.least_iou))
-        self.errors = defaultdict(lambda: metrics.ErrorTypes(protocol.least_iou))
-        self.spreads = defaultdict(lambda: np.zeros(20))
-        self.mask_ious = defaultdict(list)
+        self.boxes = defaultdict(partial(metrics.LocalizationAccuracy, protocol.least_iou))
+        self.errors = defaultdict(partial(metrics.ErrorTypes, protocol.least_iou))
+        self.spreads = defaultdict(partial(np.zeros, 20))
+        self.mask_ious = defaultdict(list) # (place of the picture, IoU)
         self.classes, self.extremes = metrics.LocalizationAccuracy(protocol.least_iou), _Extremes()
         steps = dict(
             thresholds=np.arange(0, 1, protocol.step), inclusive=protocol.inclusive, end_pixels=protocol.end_pixels)
         self.sweep = metrics.MaxBoxAcc((protocol.least_iou,), protocol.contours, **steps)
         self.sweeps = [self.sweep] + ([metrics.MaxBoxAccV2(**steps)] if protocol.threshold_rule == "sweep" else [])
         self.pixels, self.pixel_pictures = metrics.PxAP(steps["thresholds"]), 0
-        self.each = []
+        self.each = [] # (place of the picture, PictureScore)
 
     def scored(self, answer, wide):
         "Origin of a threshold -> what it makes of an answer, whose score map has the input's size"
@@ -167,7 +179,7 @@ class Tally:
             judged = {}
             if look.true_mask is not None and one.mask is not None:
                 judged["mask_iou"] = metrics.mask_iou(one.mask, look.true_mask)
-                self.mask_ious[origin].append(judged["mask_iou"])
+                self.mask_ious[origin].append((look.place, judged["mask_iou"]))
             if look.true_boxes is not None:
                 judged |= self._judge(origin, look, one.boxes, own[origin].boxes, rank)
             self._keep(origin, look, answer.own, one.boxes, rank=rank, **judged)
@@ -197,7 +209,8 @@ class Tally:
             judged["covered"], judged["inside"] = metrics.coverage(boxes + last, look.true_boxes + last)
         if origin == next(iter(self.thresholds), origin):
             name = PurePosixPath(look.id).name
-            self.extremes.update(Judged(float(iou), look.picture, look.true_boxes, boxes, look.class_id, name))
+            self.extremes.update(
+                Judged(float(iou), look.picture, look.true_boxes, boxes, look.class_id, name), look.place)
         return judged
 
     def _keep(self, origin, look, own, boxes=(), **judged):
@@ -208,8 +221,30 @@ class Tally:
         if has_area:
             sides = self.protocol.to_original(boxes[:1], look.shape)[0].round(1).tolist()
             judged |= dict(zip(("x0", "y0", "x1", "y1"), sides, strict=True))
-        self.each.append(PictureScore(self.protocol.name, self.method, origin, look.id, look.class_id,
-                                      said=own.class_id if own.label is None else own.label, **judged))
+        score = PictureScore(self.protocol.name, self.method, origin, look.id, look.class_id,
+                             said=own.class_id if own.label is None else own.label, **judged)
+        self.each.append((look.place, score))
+
+    def take(self, other):
+        "What another rank has counted as well"
+        counters = [(self.classes, other.classes), (self.pixels, other.pixels),
+                    *zip(self.sweeps, other.sweeps, strict=True)]
+        for mine, more in ((self.boxes, other.boxes), (self.errors, other.errors)):
+            counters += [(mine[origin], metric) for origin, metric in more.items()]
+        for metric, more in counters:
+            _add_counts(metric, more)
+        for origin, counted in other.spreads.items():
+            self.spreads[origin] += counted
+        for origin, ious in other.mask_ious.items():
+            self.mask_ious[origin] = sorted(self.mask_ious[origin] + ious)
+        self.pixel_pictures += other.pixel_pictures
+        self.extremes.take(other.extremes)
+        self.each = sorted(self.each + other.each, key=itemgetter(0))
+
+def _add_counts(metric, other):
+    for name in ("right", "seen", "counts"):
+        if hasattr(metric, name):
+            setattr(metric, name, getattr(metric, name) + getattr(other, name))
 
 def _rank(answer, class_id):
     "Place of the true class among those that a method names, from 0; None: it names none"
@@ -241,6 +276,13 @@ class _Trivial:
             if name == "whole picture":
                 self.spread[min(int(20*iou), 19)] += 1
         self.centred += metrics.best_ious(self.centred_boxes, true_boxes, p.end_pixels) >= p.least_iou
+
+    def take(self, other):
+        "What another rank has counted as well"
+        for name, metric in self.counted.items():
+            _add_counts(metric, other.counted[name])
+        self.centred += other.centred
+        self.spread += other.spread
 
     def rows(self):
         row, n = partial(_row, self.protocol, "boxes"), int(self.spread.sum())
@@ -290,7 +332,7 @@ def _box_rows(tally):
 def _other_rows(tally):
     row = partial(_row, tally.protocol)
     for origin, ious in tally.mask_ious.items():
-        mean = {"mean IoU": 100*float(np.mean(ious))}
+        mean = {"mean IoU": 100*float(np.mean([iou for _, iou in ious]))}
         yield row("masks", tally.method, mean, len(ious), **_threshold_words(tally, origin))
     if tally.pixels.counts[1].any():
         area = {"PxAP": tally.pixels.compute()}
@@ -331,6 +373,13 @@ class _Judge:
             for look, answer in zip(looks, answers[name], strict=True):
                 sweeps += tally.update(look, answer, not unknown[name])
         return sweeps
+
+    def take(self, other):
+        "What another rank has counted as well"
+        self.labels += other.labels
+        self.trivial.take(other.trivial)
+        for name, tally in self.tallies.items():
+            tally.take(other.tallies[name])
 
     def rows(self):
         for row in self.trivial.rows():
@@ -427,7 +476,7 @@ def _made_with():
 # %% ../nbs/34_evaluate.ipynb #evaluate-036
 def _choose_thresholds(dataset, localizers, protocols, pool, batch_size):
     "(protocol's name, method) -> best threshold on a data set"
-    tallies, asked = {}, list(localizers)
+    tallies, asked, first = {}, list(localizers), None
     for p, one in product(protocols, localizers):
         tallies[p.name, one.name] = Tally(replace(p, threshold_rule="fixed"), one, {})
     for batch in _look_through(dataset, asked, protocols, pool, batch_size):
@@ -437,10 +486,14 @@ def _choose_thresholds(dataset, localizers, protocols, pool, batch_size):
             for look, answer in zip(batch.looks[p.name], batch.answers[p.name][one.name], strict=True):
                 sweeps += tally.to_sweep(look, tally.wide(answer.known))
         _sweep(sweeps, pool)
-        if batch.first == 0:
+        if first is None:
             first = batch.answers[protocols[0].name]
             asked[:] = [one for one in asked if first[one.name][0].known.score_map is not None]
-    return {key: tally.sweep.compute()["threshold"] for key, tally in tallies.items() if tally.sweep.seen}
+    sweeps, *others = ranks.gather({key: tally.sweep for key, tally in tallies.items()})
+    for key, other in chain.from_iterable(map(dict.items, others)):
+        _add_counts(sweeps[key], other)
+    with metrics.all_seen():
+        return {key: metric.compute()["threshold"] for key, metric in sweeps.items() if metric.seen}
 
 def _sweep(sweeps, pool):
     "Sweep thresholds of (metric, score map, true boxes) in threads, and count in order"
@@ -461,8 +514,6 @@ def _mean_boxes(train, protocols):
 
 # %% ../nbs/34_evaluate.ipynb #evaluate-038
 def _check_data(dataset, held_out):
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        raise ValueError("evaluate counts in one process: run it without torchrun")
     if not len(dataset):
         raise ValueError(f"{dataset.name}, {dataset.split}: no pictures to evaluate")
     same = held_out is not None and same_place(held_out.name, dataset.name)
@@ -507,13 +558,13 @@ def evaluate(
     pictures:int=6,          # rows of the figure; 0: no figures
     command:str=None,        # what the page says it was made by; None: the command line
 )->Report:                   # raises ValueError on an empty data set, PictureError on a picture that can't be read
-    "Measure methods under one or more protocols"
+    "Measure methods under one or more protocols; ranks share the pictures, and the first one's report has the figures"
     _check_data(dataset, held_out)
     protocols, localizers = _check_protocols(protocols), _check_localizers(localizers)
     unknown = {one.name: _unknown_classes(one, dataset) for one in localizers}
     chosen_on = {origin: other for origin, other in (("held_out", held_out), ("pseudo", pseudo)) if other is not None}
     drawn = np.sort(np.random.default_rng(0).permutation(len(dataset))[:pictures])
-    bar = progress_bar(progress, total=len(dataset), desc="evaluate", unit="picture")
+    bar = progress_bar(progress and ranks.is_first(), total=len(dataset), desc="evaluate", unit="picture")
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool, bar:
         thresholds = {}
         for origin, other in chosen_on.items():
@@ -528,17 +579,29 @@ def evaluate(
             _sweep(sweeps, pool)
             counts += batch.counts()
             inside = drawn[(drawn >= batch.first) & (drawn < batch.first + len(batch.samples))] - batch.first
-            figure_rows += [_figure_row(judges[0], batch, i) for i in inside.tolist()]
-            bar.update(len(batch.samples))
+            figure_rows += [(batch.first + i, _figure_row(judges[0], batch, i)) for i in inside.tolist()]
+            bar.update(min(len(batch.samples)*ranks.count(), len(dataset) - bar.n))
+    judges, counts, figure_rows = _bring_together(judges, counts, figure_rows)
     where_from = {origin: chosen_on[origin] for origin, shares in thresholds.items() if shares}
     header = {
         **_describe_run(dataset, localizers, protocols, counts, unknown),
         "command": command or _command(), "made with": _made_with(),
         **({"mean training box": mean_of} if mean_of else {}),
         **{f"{origin} thresholds": _describe_data(other) for origin, other in where_from.items()}}
-    rows = [row for judge in judges for row in judge.rows()]
+    with metrics.all_seen():
+        rows = [row for judge in judges for row in judge.rows()]
+        figures = _figures(judges, figure_rows) if figure_rows and ranks.is_first() else {}
     rows.sort(key=lambda row: _ORDER.index(row["table"])) # protocols and methods keep their order
     settings = dict(protocols=[asdict(p) for p in protocols], methods={one.name: one.fingerprint for one in localizers},
                     classes=len(dataset.classes), data=dataset.name, split=dataset.split)
-    each = tuple(one for judge in judges for tally in judge.tallies.values() for one in tally.each)
-    return Report(header, settings, tuple(rows), _figures(judges, figure_rows) if figure_rows else {}, each)
+    each = tuple(one for judge in judges for tally in judge.tallies.values() for _, one in tally.each)
+    return Report(header, settings, tuple(rows), figures, each)
+
+def _bring_together(judges, counts, figure_rows):
+    "All ranks' judges, counts and rows of the figure in one, for all of them"
+    (judges, *others), each_counts, each_rows = zip(*ranks.gather((judges, counts, figure_rows)), strict=True)
+    for other in others:
+        for judge, more in zip(judges, other, strict=True):
+            judge.take(more)
+    rows = sorted(chain.from_iterable(each_rows), key=itemgetter(0))
+    return judges, sum(each_counts, Counter()), [row for _, row in rows]

@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import sys
+import time
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ except ImportError:
 _NO_MEMORY = re.compile(
     "allocate memory|out of memory|insufficient memory|not enough memory|bad_alloc|could not create a primitive", re.I)
 _LOADER_KILLED = re.compile("DataLoader worker .*(killed|exited)")
+_RANK_LOST = re.compile("gloo/|NCCL|TCPStore|Connection (closed|reset) by peer")
 
 def explain(
     error, # Exception
@@ -39,6 +41,8 @@ def explain(
     if _LOADER_KILLED.search(text):
         return ("a process that loads pictures was killed, perhaps for want of memory: take fewer --workers; "
                 "the same command goes on")
+    if _misses_a_rank(error):
+        return "another rank has ended, so this one can't go on; the same command goes on from what is there"
     if not isinstance(error, (ValueError, OSError, FloatingPointError)):
         return None
     if "Original Traceback" in text:
@@ -53,8 +57,23 @@ def _with_those_before(error):
         yield error
         error = error.__context__
 
+def _misses_a_rank(error):
+    return isinstance(error, RuntimeError) and bool(_RANK_LOST.search(str(error)))
+
 def say(message): # on stderr, as all that is said beside the answer
     print(f"locloc: {one_line(str(message))}", file=sys.stderr)
+
+def _wait_for_turn(error):
+    "Ranks tell a fault one after the other; the launcher ends those that still wait when one has told it and ended"
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return
+    missing = _misses_a_rank(error)
+    time.sleep(10 if missing else 3*(not _is_first_rank()))
+    if missing and not _is_first_rank():
+        raise SystemExit(1)
+
+def _is_first_rank():
+    return os.environ.get("RANK", "0") == "0"
 
 @contextmanager
 def faults_in_one_line():
@@ -64,12 +83,14 @@ def faults_in_one_line():
             stream.reconfigure(errors="backslashreplace") # letters that a terminal does not have
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: say(message)
+            warnings.showwarning = lambda message, *_: _is_first_rank() and say(message)
             yield
     except KeyboardInterrupt as stopped:
-        say(str(stopped) or "stopped; the same command goes on from there")
+        if _is_first_rank():
+            say(str(stopped) or "stopped; the same command goes on from there")
         raise SystemExit(130) from None
     except Exception as error:
+        _wait_for_turn(error)
         told = explain(error)
         if told is None:
             raise

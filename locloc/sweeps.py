@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import scipy
 
+from . import ranks
 from .attention import load_attention
 from .data import Geometry, PictureError
 from .files import progress_bar
@@ -270,15 +271,16 @@ def choose_params(
     settings, parts = [*(grid or params_grid()), *thresholds], []
     geometry, batches = Geometry(resize=224, squash=True), _batches(dataset, batch_size)
     judge = partial(_judge_batch, settings)
-    bar = progress_bar(progress, total=len(dataset), desc="settings")
+    bar = progress_bar(progress and ranks.is_first(), total=len(dataset), desc="settings")
     with worker_processes(workers, source) as run, bar:
         for part in over_batches(run, source, geometry, batches, judge):
             parts.append(part)
-            bar.update(len(part))
-    return _rows(settings, np.concatenate(parts))
+            bar.update(min(len(part)*ranks.count(), len(dataset) - bar.n))
+    return _rows(settings, np.concatenate(ranks.gather_shares(parts)))
 
 def _batches(dataset, size):
-    for start in range(0, len(dataset), size):
+    "This rank's share"
+    for start in ranks.share(range(0, len(dataset), size)):
         yield ([dataset[i] for i in range(start, min(start + size, len(dataset)))],)
 
 def _judge_batch(settings, samples, pictures, attention):

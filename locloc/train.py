@@ -15,6 +15,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,14 +28,15 @@ import torch
 import torch.nn.functional as F
 import tyro
 from accelerate import Accelerator, DistributedDataParallelKwargs, skip_first_batches
-from accelerate.utils import set_seed
+from accelerate.data_loader import BatchSamplerShard
+from accelerate.utils import DataLoaderConfiguration, set_seed
 from safetensors.torch import load_file
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
-from torch import nn
-from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+from torch import distributed, nn
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, default_collate
 
-from . import files
+from . import files, ranks
 from .augment import TrainTransform, background_patch
 from .backbone import load_backbone, read_content
 from .data import load_dataset
@@ -62,10 +64,12 @@ class TrainConfig(Settings):
     backbone:str="locloc-tiny" # frozen ViT, any name that load_backbone knows
     weights:str|None=None      # its weights file; None: the shipped ones or the hub's cache
     epochs:int=20              # passes over the training pictures
-    batch:int=128              # pictures a step and process
+    batch:int=128              # pictures a step, which all ranks share
     optimizer:str="adam"       # any optimizer timm knows: adam, adamw, sgd, ...
     lr:float=1e-3              # learning rate at its peak
-    lr_reference:int=0         # multiply lr by batch x processes / this; 0: take lr as it is
+    # parts in which a step's batch goes through the network, for less memory; what normalizes a batch sees one part
+    accumulate:int=1
+    lr_reference:int=0         # multiply lr by batch / this; 0: take lr as it is
     weight_decay:float=0.      # L2 or decoupled, as the optimizer defines it
     cosine:bool=False          # lr falls to zero along a cosine; otherwise it stays
     warmup_epochs:int=0        # lr rises linearly from zero
@@ -80,12 +84,13 @@ class TrainConfig(Settings):
     seed:int=0                 # orders, crops, flips and initial weights
     workers:int=0              # processes that load pictures
     precision:Literal["no", "bf16", "fp16"]="no" # mixed precision
+    checkpoint_minutes:float=10. # so often a checkpoint within an epoch; one is written after each epoch anyway
     resume:bool=True           # continue an unfinished run in the same folder; --no-resume starts over
 
     def validate(self):
         check_min(
-            self, count=1, epochs=1, batch=1, lr_reference=0, weight_decay=0, warmup_epochs=0, cached_views=0, seed=0,
-            workers=0)
+            self, count=1, epochs=1, batch=1, accumulate=1, lr_reference=0, weight_decay=0, warmup_epochs=0,
+            cached_views=0, seed=0, workers=0, checkpoint_minutes=0)
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr must be more than 0, got {self.lr}")
         try:
@@ -255,13 +260,23 @@ class _Order(Sampler):
         for index in np.random.default_rng((self.seed, self.epoch)).permutation(self.count):
             yield self.epoch, int(index)
 
-def _loader(config, data, whole=False): # whole: the last, smaller batch as well
-    drop_last = not whole and len(data) >= config.batch
-    batches = BatchSampler(_Order(len(data), config.seed), config.batch, drop_last)
-    return DataLoader(data, batch_sampler=batches, num_workers=config.workers,
-        worker_init_fn=_ignore_interrupt, persistent_workers=config.workers > 0)
+def _loader(config, data):
+    "Whole batches of equal size"
+    batches = BatchSampler(_Order(len(data), config.seed), min(config.batch, len(data)), drop_last=True)
+    return _load(config, data, batches)
 
-def _ignore_interrupt(worker): signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _loader_of_all(config, data):
+    "This rank's share of the batches, a smaller one at the end among them"
+    batches = BatchSampler(_Order(len(data), config.seed), config.batch, drop_last=False)
+    return _load(config, data, BatchSamplerShard(batches, ranks.local_count(), ranks.rank(), even_batches=False))
+
+def _load(config, data, batches):
+    return DataLoader(data, batch_sampler=batches, num_workers=config.workers,
+        worker_init_fn=_leave_signals_to_the_loop, persistent_workers=config.workers > 0)
+
+def _leave_signals_to_the_loop(worker):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL) # by which the loop ends its workers
 
 # %% ../nbs/24_train.ipynb #train-014
 class TrainStage(nn.Module):
@@ -342,44 +357,54 @@ class CachedViews(Dataset):
         folder, count, views = Path(folder), len(loader.dataset), config.cached_views
         about = dict(config.views(), count=count, stage=type(stage).__name__, made=_how_made(loader.dataset.masks))
         about = json.loads(json.dumps(about, default=str))
-        if (folder/"cache.json").exists():
+        if _same_for_all((folder/"cache.json").exists(), folder):
             other = differences(files.read_json(folder/"cache.json"), about, places=(*_PLACES, "data"))
             if other and config.features: # those of the run itself are as config.json says
                 raise ValueError(f"{folder} holds features of other views: {other}. Choose another --features")
             return cls(folder, views)
-        check_folder(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with only_one(folder):
-            cls._fill(folder, stage, loader, views, progress, check)
-            replace_whole(folder/"cache.json", lambda aside: aside.write_text(json.dumps(about)))
+        if ranks.is_first():
+            check_folder(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+        with only_one(folder) if ranks.is_first() else nullcontext():
+            if ranks.is_first():
+                _make_arrays(folder, stage, loader.dataset, (views, count))
+            ranks.wait()
+            if ranks.rank() < ranks.local_count(): # two machines must not write to one page of a file
+                cls._fill(folder, stage, loader, views, progress, check)
+            ranks.wait()
+            if ranks.is_first():
+                replace_whole(folder/"cache.json", lambda aside: aside.write_text(json.dumps(about)))
+        ranks.wait()
         return cls(folder, views)
 
     @staticmethod
     def _fill(folder, stage, loader, views, progress, check):
-        count = len(loader.dataset)
-        device = next(stage.parameters()).device
-        arrays = {}
-        with progress_bar(progress, total=views*count, desc="features", unit="view") as bar:
+        arrays = {file.stem: np.load(file, mmap_mode="r+") for file in folder.glob("*.npy")}
+        shown = progress and ranks.is_first()
+        with progress_bar(shown, total=views*len(loader), desc="features", unit="batch") as bar:
             for view in range(views):
-                loader.batch_sampler.sampler.epoch = view
+                loader.batch_sampler.batch_sampler.sampler.epoch = view
                 for keys, batch in zip(loader.batch_sampler, loader, strict=True):
-                    pictures = batch.pop("picture").to(device)
-                    batch["features"] = stage.features(pictures).half().cpu()
-                    rows = [index for _, index in keys]
-                    for name, tensor in batch.items():
-                        values = tensor.numpy()
-                        if name not in arrays:
-                            shape = (views, count, *values.shape[1:])
-                            arrays[name] = _make_array(folder/f"{name}.npy", values.dtype, shape)
-                        arrays[name][view, rows] = values
+                    for name, values in _with_features(stage, batch).items():
+                        arrays[name][view, [index for _, index in keys]] = values
                     check()
-                    bar.update(len(rows))
+                    bar.update()
         for array in arrays.values():
             array.flush()
+
+def _with_features(stage, batch):
+    "What is kept of a batch: name -> array, features in the place of pictures"
+    pictures = batch.pop("picture").to(next(stage.parameters()).device)
+    batch["features"] = stage.features(pictures).half().cpu()
+    return {name: tensor.numpy() for name, tensor in batch.items()}
 
 def _how_made(masks): # MaskStore or None
     "What a store's masks depend on, its folder aside"
     return None if masks is None else {name: masks.manifest.get(name) for name in ("attention", "params", "corrected")}
+
+def _make_arrays(folder, stage, data, shape): # shape: (views, pictures)
+    for name, values in _with_features(stage, default_collate([data[0, 0]])).items():
+        _make_array(folder/f"{name}.npy", values.dtype, (*shape, *values.shape[1:]))
 
 def _make_array(file, dtype, shape):
     "A memory map whose room on the disk is taken"
@@ -387,10 +412,15 @@ def _make_array(file, dtype, shape):
     if hasattr(os, "posix_fallocate"):
         with open(file, "r+b") as whole:
             os.posix_fallocate(whole.fileno(), 0, array.offset + array.nbytes)
-    return array
+
+def _same_for_all(seen, folder):
+    "What every rank sees of a folder; raises ValueError where they see different things"
+    if len(set(ranks.gather(seen))) > 1:
+        raise ValueError(f"{folder}: not all ranks see the same there; it must be on a file system that all share")
+    return seen
 
 # %% ../nbs/24_train.ipynb #train-023
-_MAY_DIFFER = "out", "resume", "workers", "features" # between the parts of one run
+_MAY_DIFFER = "out", "resume", "workers", "features", "checkpoint_minutes" # between the parts of one run
 _PLACES = "pictures", "masks", "weights", "localizer"
 
 @contextmanager
@@ -417,7 +447,7 @@ def _write_config(config, noted=None):
     "Say what a folder's run is; raises ValueError if it holds another one"
     path = config.out/"config.json"
     wanted = json.loads(json.dumps(asdict(config), default=str)) | (noted or {})
-    found = files.read_json(path) if path.exists() else {}
+    found = {"accumulate": 1} | files.read_json(path) if path.exists() else {} # which older runs don't say
     places = _PLACES if {config.data, found.get("data")} & {*SCENE_SETS} else (*_PLACES, "data")
     other = differences(found or wanted, wanted, but=_MAY_DIFFER, places=places)
     if other:
@@ -479,28 +509,71 @@ def _drop_lines_after(step, path):
 # %% ../nbs/24_train.ipynb #train-021
 @contextmanager
 def _stop_between_steps():
-    "Yields `stop`; `stop.asked` turns True with the first Ctrl-C"
-    stop = SimpleNamespace(asked=False)
-    def ask(*_):
-        if stop.asked:
+    "Yields `stop`; `stop.asked` turns True with the first Ctrl-C or SIGTERM"
+    stop, again = SimpleNamespace(asked=False), math.inf # from when on another Ctrl-C is a second one
+    def ask(number, _):
+        nonlocal again
+        if number == signal.SIGINT and time.monotonic() >= again:
             raise KeyboardInterrupt
+        again = min(again, time.monotonic() + 2*(ranks.count() > 1))
         stop.asked = True
     try:
-        before = signal.signal(signal.SIGINT, ask)
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     except ValueError:
-        before = None # not the main thread: leave signals alone
+        before = {} # not the main thread: leave signals alone
     try:
         yield stop
     finally:
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+# %% ../nbs/24_train.ipynb #049ae3eb
+class _SumOverRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values):
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return _SumOverRanks.apply(gradient)
+
+class _SharedBatchNorm(nn.BatchNorm2d):
+    "Normalizes with the mean and the variance of all ranks' pictures, whose number is the same for each"
+    def forward(self, x): # (B, C, H, W)
+        if not self.training:
+            return super().forward(x)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        mean = self._mean(wide)
+        centred = wide - mean
+        variance = self._mean(centred.square())
+        count = ranks.count()*x.numel()/x.shape[1]
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean.flatten(), self.momentum)
+            self.running_var.lerp_(variance.flatten()*count/(count - 1), self.momentum)
+        scale = self.weight[:, None, None]*(variance + self.eps).rsqrt()
+        return (centred*scale + self.bias[:, None, None]).to(x.dtype)
+
+    @staticmethod
+    def _mean(x): # (1, C, 1, 1)
+        return _SumOverRanks.apply(x.mean((0, 2, 3), keepdim=True))/ranks.count()
+
+def _share_batch_norm(head, device):
+    if device.type != "cpu":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(head)
+    for part in head.modules():
+        if type(part) is nn.BatchNorm2d:
+            part.__class__ = _SharedBatchNorm
+    return head
 
 # %% ../nbs/24_train.ipynb #train-028
 def _fit(accelerator, config, stage, loader, progress, check): # check: called before every step is counted
     head, order = stage.head, loader.batch_sampler.sampler
-    lr = _peak_lr(config, accelerator.num_processes)
+    lr = _peak_lr(config)
     optimizer = _make_optimizer(config, lr, head)
-    step = load_checkpoint(config.out, head, optimizer)
+    step = _same_for_all(load_checkpoint(config.out, head, optimizer), config.out)
     stage, optimizer, loader = accelerator.prepare(stage, optimizer, loader)
     steps_an_epoch = len(loader)
     schedule = _make_schedule(config, lr, optimizer.optimizer, steps_an_epoch)
@@ -508,42 +581,53 @@ def _fit(accelerator, config, stage, loader, progress, check): # check: called b
     def save():
         if accelerator.is_main_process:
             save_checkpoint(config.out, step, head, optimizer)
+        return time.monotonic()
 
     with (
         _open_log(accelerator, config, step, config.epochs*steps_an_epoch, progress) as log,
         _stop_between_steps() as stop,
     ):
+        saved = time.monotonic()
         for epoch in range(step//steps_an_epoch, config.epochs):
             order.epoch = epoch
             done = step - epoch*steps_an_epoch
             for batch in skip_first_batches(loader, done):
                 schedule.step_update(step)
-                set_seed(_seed_of_step(config.seed, step), device_specific=True)
-                figures = _take_step(accelerator, stage, optimizer, batch)
+                set_seed(_seed_of_step(config.seed, step))
+                figures, stops = _take_step(accelerator, stage, optimizer, batch, config.accumulate, stop)
                 check()
                 step += 1
                 log(step, epoch, max(group["lr"] for group in optimizer.param_groups), figures)
-                if stop.asked:
-                    save()
+                if stops or time.monotonic() - saved >= 60*config.checkpoint_minutes:
+                    saved = save()
+                if stops:
+                    ranks.wait() # or the launcher would end the first one while it saves
                     raise KeyboardInterrupt(f"stopped after step {step}; the same command goes on from there")
-            save()
-    accelerator.end_training()
+            saved = save()
+    for tracker in accelerator.trackers:
+        tracker.finish()
 
 def _seed_of_step(seed, step):
     return int(np.random.default_rng((seed, step)).integers(2**31))
 
-def _take_step(accelerator, stage, optimizer, batch):
-    loss, figures = stage(batch)
-    if not torch.isfinite(loss):
+def _take_step(accelerator, stage, optimizer, batch, parts, stop):
+    "Figures, means over all ranks; and was any of them asked to stop?"
+    told = 0
+    for part in range(parts):
+        with accelerator.no_sync(stage) if part < parts - 1 else nullcontext():
+            loss, figures = stage({name: values.chunk(parts)[part] for name, values in batch.items()})
+            accelerator.backward(loss/parts)
+        told += torch.stack([loss.detach(), loss.new_tensor(stop.asked), *figures.values()])/parts
+    mean_loss, stops, *means = accelerator.reduce(told, "mean").tolist()
+    if not math.isfinite(mean_loss):
         raise FloatingPointError(
             "the loss is not finite; lower --lr or look at the pictures. The last checkpoint is kept")
-    accelerator.backward(loss)
     optimizer.step()
     optimizer.zero_grad()
-    return {name: value.item() for name, value in figures.items()}
+    return dict(zip(figures, means, strict=True)), stops > 0
 
-def _peak_lr(config, processes):
-    return config.lr*config.batch*processes/config.lr_reference if config.lr_reference else config.lr
+def _peak_lr(config):
+    return config.lr*config.batch/config.lr_reference if config.lr_reference else config.lr
 
 def _make_optimizer(config, lr, head):
     decay = config.layer_decay if isinstance(config, LFDMConfig) else None
@@ -603,9 +687,13 @@ def _tell_of_masks(masks, left_out=(), corrected_masks=0):
 def _check_number(config, dataset):
     if not len(dataset):
         raise ValueError(f"{config.data}: no pictures to train on")
-    if isinstance(config, GEGConfig) and min(config.batch, len(dataset)) < 2:
+    if isinstance(config, GEGConfig) and min(config.batch, len(dataset)) < 2*config.accumulate:
         raise ValueError("batch normalization needs 2 pictures a step or more, "
             f"got a batch of {config.batch} from {len(dataset)} pictures")
+    batch, parts = min(config.batch, len(dataset)), ranks.count()*config.accumulate
+    if batch % parts:
+        raise ValueError(f"a batch of {batch} pictures can't be parted evenly between {ranks.count()} ranks, "
+            f"{config.accumulate} times each: take --batch {max(batch//parts, 1)*parts}, or other numbers of them")
 
 # %% ../nbs/24_train.ipynb #train-030
 def train(
@@ -615,8 +703,9 @@ def train(
     progress:bool=True, # show a bar
 ): # frozen backbone and the trained head, for the paper's own a LocLoc; also saved in `out/model`
     "Train one head. Run again with the same config to continue; a finished run is only loaded."
-    unused = getattr(config, "layout", None) == "released_code" # their UNet computes a step that it drops
+    unused = isinstance(config, GEGConfig) and config.layout == "released_code" # a step of their UNet
     accelerator = Accelerator(mixed_precision=config.precision, log_with="tensorboard", project_dir=config.out,
+        cpu=ranks.join(), dataloader_config=DataLoaderConfiguration(split_batches=True),
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)])
     dataset, masks, noted = _training_pictures(config, dataset), _training_masks(config, masks), {}
     if masks is not None:
@@ -624,7 +713,7 @@ def train(
         noted = _note_masks(dataset, masks, left_out)
     _check_number(config, dataset)
     finished = config.out/"model"
-    if config.resume and finished.exists():
+    if config.resume and _same_for_all(finished.exists(), config.out):
         _write_config(config, noted)
         return config.load_model(finished)
 
@@ -636,12 +725,13 @@ def train(
         if accelerator.is_main_process:
             _tell_of_masks(masks, **noted)
         accelerator.wait_for_everyone()
+        if ranks.count() > 1:
+            stage.head = _share_batch_norm(stage.head, accelerator.device)
         stage.to(accelerator.device, memory_format=torch.channels_last)
         data = TrainSet(dataset, config, masks)
         if config.cached_views:
-            every = _loader(config, data, whole=True)
-            with accelerator.main_process_first():
-                data = CachedViews.make(config.features or config.out/"features", stage, every, config, progress, check)
+            every = _loader_of_all(config, data)
+            data = CachedViews.make(config.features or config.out/"features", stage, every, config, progress, check)
         _fit(accelerator, config, stage, _loader(config, data), progress, check)
 
         model = stage.eval().cpu().finished(dataset.classes)
@@ -652,6 +742,7 @@ def train(
                 files.remove_whole(config.out/"features") # room for the model
             model.save(finished)
             check()
+        ranks.wait()
     return model
 
 # %% ../nbs/24_train.ipynb #train-039
@@ -700,7 +791,8 @@ def main(args:list[str]|None=None):
         args = sys.argv[1:] if args is None else args
         config = parse(args)
         train(config)
-        print(f"{config.out/'model'}: the finished model; next: {_next_steps(config, args)}")
+        if ranks.is_first():
+            print(f"{config.out/'model'}: the finished model; next: {_next_steps(config, args)}")
 
 if __name__ == "__main__" and "__file__" in globals():
     main() # not in a notebook
