@@ -2,7 +2,7 @@
 
     python benchmarks/rank_kills.py [--kills 20] [--seed 0]
 
-Two ranks on the CPU train a small GEG on cached features. Each time either one rank gets SIGKILL or the launcher
+Two ranks on the CPU train LFDM on cached features. Each time either one rank gets SIGKILL or the launcher
 SIGTERM, at a moment drawn from the whole life of the command, from its imports to the saving of the model; then the
 same command goes on with one rank or with two. A row a kill; `difference` is that of the finished weights to those of
 one rank that was never stopped, norm over norm.
@@ -30,7 +30,7 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 def command(ranks, masks, run):
     start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
-    small = "geg --preset tiny --unet-dim 8 --width 8 --batch 8 --crop 96 --resize 112 --epochs 20 --cached-views 2"
+    small = "lfdm --preset tiny --batch 8 --crop 96 --resize 112 --epochs 10 --cached-views 2"
     paths = "--count", str(COUNT), "--masks", str(masks), "--out", str(run), "--checkpoint-minutes", ".005"
     return [sys.executable, *start, "-m", "locloc.cli", "train", *small.split(), *paths]
 

@@ -145,14 +145,14 @@ def end(process, number, launcher=False):
 def whole(tmp_path_factory, masks):
     "The settings of a run that was never stopped, on one rank"
     folder = tmp_path_factory.mktemp("whole")
-    config = replace(LFDMConfig.of("tiny"), **SMALL, masks=masks, out=folder/"run", epochs=10, cached_views=1)
+    config = replace(LFDMConfig.of("tiny"), **SMALL, masks=masks, out=folder/"run", epochs=6, cached_views=1)
     train(config, progress=False)
     return config
 
 
 @pytest.mark.parametrize("number, launcher, ranks", [(signal.SIGKILL, False, 2), (signal.SIGTERM, True, 1)])
 def test_a_stopped_run_goes_on_with_any_number_of_ranks(whole, tmp_path, number, launcher, ranks):
-    words = "lfdm", "--preset", "tiny", "--epochs", "10", "--cached-views", "1", "--checkpoint-minutes", "0"
+    words = "lfdm", "--preset", "tiny", "--epochs", "6", "--cached-views", "1", "--checkpoint-minutes", "0"
     command = launch("-m", "locloc.cli", "train", *words, *options(whole.masks, tmp_path/"run"))
     process = subprocess.Popen(command, env=ONE_THREAD, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while steps(tmp_path/"run") < 3 and process.poll() is None:
