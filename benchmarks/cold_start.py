@@ -20,12 +20,8 @@ from pathlib import Path
 
 HEAVY = "torch", "torch._dynamo", "torchvision", "timm", "accelerate", "numba", "scipy.stats", "skimage", "matplotlib"
 COMMAND = "import sys; from locloc.cli import main; main(sys.argv[1:])"
-PAGE = """import sys
-sys.argv = sys.argv[:1]
-from locloc.masks import GrabCutParams
-from locloc.setting import SavedSetting, Setting
-from locloc.widgets import tuning_page
-tuning_page("pictures", params=SavedSetting(Setting()))"""
+PAGE = """from locloc.widgets import tuning_page
+tuning_page("pictures")"""
 REPORT = """import atexit, resource, sys
 def report():
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

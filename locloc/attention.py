@@ -308,8 +308,8 @@ class ClassActivation:
         model, # timm's, with a classifier; CNN or ViT
         name,
     ):
-        self.model, self.name = model, f"cam:{name}"
         from locloc.backbone import hash_weights
+        self.model, self.name = model, f"cam:{name}"
         self.fingerprint = dict(name=self.name, weights_hash=hash_weights(model.state_dict()), version=1)
         self.mean, self.std = (np.array(model.pretrained_cfg[key], np.float32) for key in ("mean", "std"))
 

@@ -55,7 +55,7 @@ def _user_cache(module):
     "Folder of the user's for the machine code of a module's file, by its content and by what compiles it"
     versions = f"{numba.__version__} {np.__version__}".encode()
     stamp = hashlib.sha256(versions + Path(module).read_bytes()).hexdigest()[:16]
-    place = config.CACHE_DIR or os.environ.get("LOCLOC_CACHE") or Path.home()/".cache"/"locloc"
+    place = config.CACHE_DIR or Path.home()/".cache"/"locloc"
     folder = Path(place)/"numba"/f"{Path(module).stem}-{stamp}"
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):

@@ -7,6 +7,8 @@ from unittest.mock import patch
 import pytest
 
 os.environ.update(HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="2", MPLBACKEND="agg")
+# where they are anyway: commands that a test runs in a home of their own need not compile again
+os.environ.setdefault("NUMBA_CACHE_DIR", os.path.expanduser("~/.cache/locloc"))
 
 # started in the background a shell makes Ctrl-C unheard, and children inherit that
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
