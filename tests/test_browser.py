@@ -408,7 +408,8 @@ def test_a_thumbnail_opens_the_tuner_and_there_is_a_way_back(page, tune, tmp_pat
     assert hard_to_use(page, ".locloc-browser") == []
     thumbnail.click()
     until_there(page)
-    assert not thumbnail.is_visible()
+    thumbnail.wait_for(state="hidden")
+    page.locator(".locloc-tuner").wait_for()
     page.locator(".locloc-back").click()
     thumbnail.wait_for()
     page.locator(".locloc-tuner").wait_for(state="hidden")
