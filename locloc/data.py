@@ -25,7 +25,7 @@ from PIL import Image
 
 from . import files
 from .boxes import CONTOURS, boxes_from_map, centred_box, crop_boxes, mask_box, scale_boxes
-from .files import files_below, folder_names, is_hidden, is_picture, read_archived
+from .files import archive_of, files_below, folder_names, is_hidden, is_picture, read_archived
 from .layouts import LAYOUTS, find_layout, read_index, split_folders, split_of
 from .localization import one_line, one_line_errors, shared
 from .scenes import SCENE_CLASSES, SCENE_SETS, make_scene, scene_mask
@@ -49,9 +49,14 @@ _NOT_PICTURES = ( # how such a file begins, what it is, what to do
     (rb"([\t\n\r -~]|[\xc2-\xf4][\x80-\xbf]{1,3})+.?.?.?$", "text, perhaps a server's error", "download it again"),
 )
 
+def _found(source): # Path, or the bytes of a file -> the bytes where an archive holds the file
+    if isinstance(source, bytes) or source.exists():
+        return source
+    content = read_archived(source)
+    return source if content is None else content
+
 def _opened(source): # Path, or the bytes of a file
-    if not isinstance(source, bytes) and not Path(source).exists():
-        source = read_archived(Path(source)) or source
+    source = _found(source)
     return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
 
 def _not_a_picture(source):
@@ -85,6 +90,8 @@ def _lookalike(path):
     return place
 
 def _explain_missing(path):
+    if archive := archive_of(path):
+        return f"no such file in {archive[0]}"
     if path.is_symlink():
         return f"no such file (it is a link to {os.readlink(path)})"
     try:
@@ -109,13 +116,12 @@ def _explain_failure(name, source=None): # source: the bytes of a file that lies
         yield
     except (PictureError, MemoryError):
         raise
-    except FileNotFoundError as error:
-        told = str(error.strerror)
-        why = told if told.startswith("no such file in") else _explain_missing(Path(name))
+    except (FileNotFoundError, NotADirectoryError):
+        why = _explain_missing(Path(name))
     except IsADirectoryError:
         why = "is a folder, expected a picture"
     except Image.UnidentifiedImageError:
-        why = _not_a_picture(name if source is None else source)
+        why = _not_a_picture(Path(name) if source is None else source)
     except Image.DecompressionBombError:
         why = f"more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS"
     except Exception as error:
@@ -197,18 +203,16 @@ def _bare(source):
 
 def _read_picture(source, use): # source: Path, or the bytes of a file
     "`use(picture)` of the picture in a file, whatever remarks stand beside its pixels"
-    if isinstance(source, Path):
-        if not source.exists():
-            source = read_archived(source) or source
-        elif not (source.is_file() or source.is_dir()): # it might never end
-            raise ValueError("a pipe or a device, expected a file")
+    source = _found(source)
     in_memory = isinstance(source, bytes)
+    if not in_memory and source.exists() and not (source.is_file() or source.is_dir()): # it might never end
+        raise ValueError("a pipe or a device, expected a file")
     try:
         with Image.open(io.BytesIO(source) if in_memory else source) as picture:
             if picture.format in ("EPS", "IPTC"):
                 raise ValueError(f"{picture.format}, which other programs would have to open: convert it to PNG")
             return use(picture)
-    except (FileNotFoundError, IsADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise
     except Exception:
         bare = _bare(source)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DISK_FULL', 'LEFTOVER', 'PICTURE_SUFFIXES', 'naming', 'sync_disk', 'replace_whole', 'remove_whole', 'sweep',
-           'is_picture', 'is_hidden', 'folder_names', 'files_below', 'read_archived', 'check_folder', 'check_kinds',
-           'Settings', 'parsing', 'check_min', 'read_json', 'progress_bar', 'same_place', 'differences']
+           'is_picture', 'is_hidden', 'folder_names', 'files_below', 'archive_of', 'read_archived', 'check_folder',
+           'check_kinds', 'Settings', 'parsing', 'check_min', 'read_json', 'progress_bar', 'same_place', 'differences']
 
 # %% ../nbs/02_files.ipynb #files-003
 import errno
@@ -228,21 +228,26 @@ def _members(path): return _in_zip(path) if path.suffix == ".zip" else _in_tar(p
 def _archive(path, changed): # changed: when, so that another content is read again
     return _Archive(path)
 
-def read_archived(
+def archive_of(
     path:Path, # of a file that is not there
-)->bytes:      # None: no archive stands for a folder that it is said to lie in; raises FileNotFoundError, ValueError
-    "A file out of the archive in whose place its folder would be"
+):             # Path of an archive, and the file's name below it; None: there is no archive
+    "The archive in whose place a folder of the file would be"
     for parent in path.parents[:-1]:
         for archive in (parent, *(parent.with_name(parent.name + suffix) for suffix in _ARCHIVES)):
             if archive.suffix in _ARCHIVES and archive.is_file():
-                inside, name = _archive(archive, archive.stat().st_mtime_ns), path.relative_to(parent).as_posix()
-                content = inside.read(name)
-                if content is None:
-                    content = inside.read(f"{archive.stem}/{name}")
-                if content is None:
-                    raise FileNotFoundError(errno.ENOENT, f"no such file in {archive}", str(path))
-                return content
-    return None
+                return archive, path.relative_to(parent).as_posix()
+
+def read_archived(
+    path:Path, # of a file that is not there
+)->bytes:      # None: no archive holds it; raises ValueError where one is damaged
+    "A file out of the archive in whose place its folder would be"
+    found = archive_of(path)
+    if not found:
+        return None
+    archive, name = found
+    inside = _archive(archive, archive.stat().st_mtime_ns)
+    content = inside.read(name)
+    return inside.read(f"{archive.stem}/{name}") if content is None else content
 
 # %% ../nbs/02_files.ipynb #0cdcb32c
 def check_folder(

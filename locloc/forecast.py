@@ -89,7 +89,7 @@ class Stage:
     pace:Pace
     times:int        # units in the plan
     parts:int=1      # into how many parts ranks can share it
-    pauses:float=0.  # s in all between units: checkpoints, figures
+    pauses:float=0.  # s in all between units, which no rank shortens: checkpoints, figures
     memory:int=0     # bytes, peak of this process and those that it started
 
     def seconds(self,
@@ -97,7 +97,7 @@ class Stage:
         ranks:int=1,     # machines like this one
     ):
         share = math.ceil(self.parts/ranks)/self.parts
-        return (getattr(self.pace, which)*self.times + self.pauses)*share
+        return getattr(self.pace, which)*self.times*share + self.pauses
 
 def count_steps(
     pictures:int,
@@ -418,8 +418,8 @@ def forecast_text(
               f"{'; '.join(f'{stage.name} {_count(stage.pace.units, stage.unit)}' for stage in forecast.stages)}. "
               "Other work on the machine moves all of it."]
     if ranks > 1:
-        lines += ["Ranks: each a device as measured, with as many cores of its own; masks are shared by batches, a "
-                  "training step by its pictures, at no cost for talking; cached features and evaluation gain nothing."]
+        lines += ["Ranks: each a device as measured, with as many cores of its own; masks, evaluation and, on one "
+                  "machine, cached features are shared by batches, a step by its pictures, at no cost for talking."]
     return "\n".join([*lines, *forecast.notes])
 
 # %% ../nbs/36_forecast.ipynb #forecast-032
@@ -449,7 +449,8 @@ def forecast_figure(
 def _stages_of(name, config, run, count, memory):
     "Stages of a training on so many pictures"
     if config.cached_views:
-        yield Stage(f"{name}, features", "view", 1, run.view_pace(), config.cached_views*count, memory=memory)
+        batches = math.ceil(count/config.batch)
+        yield Stage(f"{name}, features", "view", 1, run.view_pace(), config.cached_views*count, batches, memory=memory)
     step, pause = run.step_pace()
     yield Stage(f"{name}, steps", "step", run.batch, step, count_steps(count, config.batch, config.epochs),
                 run.batch, pause*config.epochs, memory)
@@ -542,7 +543,8 @@ class _Measuring:
             return
         model = LocLoc(geg.backbone, geg.geg, lfdm.lfdm, self.dataset.classes)
         found, peak = self.part("evaluation", _time_evaluation, self.plan, test, model)
-        self.stages.append(Stage("evaluation", "picture", 1, found.pace, len(test), pauses=found.end, memory=peak))
+        batches = math.ceil(len(test)/_BATCH)
+        self.stages.append(Stage("evaluation", "picture", 1, found.pace, len(test), batches, found.end, peak))
 
 # %% ../nbs/36_forecast.ipynb #forecast-044
 def _on_cpu(args, as_json):

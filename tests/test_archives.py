@@ -119,6 +119,9 @@ def test_a_picture_that_is_not_in_its_archive_is_told(folder):
         dataset[1].open()
     with pytest.raises(PictureError, match=r"train/cat/0\.png: not a picture but text"):
         dataset[0].open()
+    to_zip(folder/"train.zip", {"cat/0.png": b""})
+    with pytest.raises(PictureError, match=r"train/cat/0\.png: the file is empty"):
+        dataset[0].open()
 
 
 @pytest.mark.parametrize("how, spoil, told", [

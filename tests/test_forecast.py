@@ -68,8 +68,8 @@ def test_steps_are_counted_as_the_loop_takes_them(pictures, batch, steps):
 def test_ranks_share_masks_by_batches_and_steps_by_pictures():
     masks, steps = made_up().stages
     assert math.isclose(masks.seconds(), 20) and math.isclose(masks.seconds(ranks=2), 20*32/63)
-    assert math.isclose(steps.seconds(), 30) and math.isclose(steps.seconds(ranks=3), 30*3/8)
-    assert steps.seconds(ranks=8) == steps.seconds(ranks=50) == 30/8
+    assert math.isclose(steps.seconds(), 30) and math.isclose(steps.seconds(ranks=3), 5 + 25*3/8)
+    assert steps.seconds(ranks=8) == steps.seconds(ranks=50) == 5 + 25/8
     assert math.isclose(made_up().seconds("low"), 40) and math.isclose(made_up().seconds("high"), 85)
 
 
