@@ -14,10 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate.utils import gather
 from torch import nn
 
-from . import ranks
 from .backbone import fit_weights, hash_weights, load_cnn
 from .boxes import map_boxes, scale_boxes
 from .data import Geometry
@@ -138,18 +136,17 @@ class PeerStage(TrainStage):
     def forward(self, batch):
         if "features" in batch:
             return self.head.loss(batch["features"].float(), batch)
-        images, batch = self._augment(batch)
-        return self.head.loss(self.backbone(images), batch)
+        if not self.head.training or type(self.head).augment is Head.augment:
+            return self.head.loss(self.features(batch["picture"]), batch)
+        batch = self.on_whole_batch(self._augment, batch)
+        return self.head.loss(self.backbone(batch["images"]), batch)
 
     def _augment(self, batch):
-        "Pictures that are changed at random are so as a whole batch, whatever number of ranks shares it"
-        if type(self.head).augment is Head.augment:
-            return self.backbone.normalize(batch["picture"]), batch
-        whole = gather(batch)
-        images, whole = self.head.augment(self.backbone.normalize(whole["picture"]), whole)
-        whole["images"] = images
-        mine = {name: values.chunk(ranks.count())[ranks.rank()] for name, values in whole.items()}
-        return mine.pop("images"), mine
+        images, batch = self.head.augment(self.backbone.normalize(batch["picture"]), batch)
+        return {**batch, "images": images}
+
+    def maps(self, batch):
+        return self.head.maps(self.features(batch["picture"]), batch["label"])
 
     def finished(self, classes):
         return Peer(self.config.method, self.backbone, self.head, classes, self.config.options)

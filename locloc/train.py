@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Literal, Union
@@ -29,10 +29,21 @@ import torch.nn.functional as F
 import tyro
 from accelerate import Accelerator, DistributedDataParallelKwargs, skip_first_batches
 from accelerate.data_loader import BatchSamplerShard
-from accelerate.utils import DataLoaderConfiguration, set_seed
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import (
+    DataLoaderConfiguration,
+    LoggerType,
+    ProjectConfiguration,
+    gather,
+    send_to_device,
+    set_seed,
+)
+from safetensors import safe_open
 from safetensors.torch import load_file
+from timm.data import Mixup
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
+from timm.utils import ModelEmaV3
 from torch import distributed, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, default_collate
 
@@ -47,7 +58,7 @@ from .lfdm import LFDM, LinearHead
 from .localization import one_line
 from .model import LocLoc, save_weights
 from .scenes import SCENE_SETS
-from .stores import MaskStore
+from .stores import MaskStore, cores
 
 # %% ../nbs/24_train.ipynb #train-005
 @dataclass(frozen=True)
@@ -81,9 +92,19 @@ class TrainConfig(Settings):
     # folder of those features that stays, for other heads on the same backbone, pictures and seed;
     # None: one in `out`, removed at the end
     features:Path|None=None
-    seed:int=0                 # orders, crops, flips and initial weights
-    workers:int=0              # processes that load pictures
-    precision:Literal["no", "bf16", "fp16"]="no" # mixed precision
+    # share of the pictures that teach nothing, [0, 1): measured after every epoch, by pseudo masks and labels alone
+    held_out:float=0.
+    # figure of those pictures by which one epoch's weights become the finished model: `loss` or another that the log
+    # names, the highest `top1` or the lowest of what else there is; None: the last epoch's
+    best:str|None=None
+    ema:float=0.               # decay of a running mean of the weights, which is measured and saved, [0, 1); 0: none
+    seed:int=0                 # orders, crops, flips, initial weights, and which pictures are held out
+    workers:int|None=None      # processes that load pictures; None: one a core (up to 8) beside a GPU, none on a CPU
+    precision:Literal["no", "bf16", "fp16"]="no" # mixed precision; fp16 needs a GPU
+    compile:bool=False         # torch.compile: a minute's wait, then faster steps on a GPU
+    fused:bool=False           # the optimizer's fused kernel, of PyTorch's adam, adamw and sgd
+    # where figures and pictures go, any that Accelerate knows: tensorboard, wandb, ...
+    trackers:tuple[str, ...]=("tensorboard",)
     checkpoint_minutes:float=10. # so often a checkpoint within an epoch; one is written after each epoch anyway
     resume:bool=True           # continue an unfinished run in the same folder; --no-resume starts over
 
@@ -93,8 +114,14 @@ class TrainConfig(Settings):
             cached_views=0, seed=0, workers=0, checkpoint_minutes=0)
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr must be more than 0, got {self.lr}")
+        for name in ("held_out", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.best and not self.held_out:
+            raise ValueError(f"best {self.best!r} needs pictures that are held out: --held-out .1, say")
+        _check_trackers(self.trackers)
         try:
-            create_optimizer_v2(nn.Linear(1, 1), opt=self.optimizer, lr=self.lr)
+            TrainConfig.make_optimizer(self, nn.Linear(1, 1), self.lr)
         except Exception as error: # whatever an optimizer that is not installed raises
             raise ValueError(f"optimizer {self.optimizer!r}: {one_line(str(error))}") from None
         self.transform() # raises ValueError on what it can't do
@@ -104,8 +131,17 @@ class TrainConfig(Settings):
 
     def views(self): # dict of settings
         "What the cached features depend on"
-        names = "data split pictures count masks backbone weights cached_views resize crop seed".split()
+        names = "data split pictures count masks backbone weights cached_views resize crop held_out seed".split()
         return {name: getattr(self, name) for name in names}
+
+    def plain(self): # TrainConfig
+        "The same for pictures that are only measured: one view each, nothing cropped"
+        return replace(self, resize=self.crop, cached_views=min(self.cached_views, 1))
+
+    def make_optimizer(self, head, lr, **options):
+        return create_optimizer_v2(
+            head, opt=self.optimizer, lr=lr, weight_decay=self.weight_decay, **options,
+            **{"fused": True} if self.fused else {})
 
     network = "vit" # kind of its backbone
 
@@ -120,6 +156,14 @@ class TrainConfig(Settings):
     @staticmethod
     def load_model(folder): # what `finished` of its stage gave, from where it was saved
         return LocLoc.load(folder)
+
+def _check_trackers(names):
+    usable = [tracker.value for tracker in get_available_trackers()]
+    for name in names:
+        if name not in usable:
+            known = ", ".join(one for one in LoggerType.list() if one != "all")
+            raise ValueError(f"tracker {name!r} is not installed (`pip install {name}`); Accelerate knows {known}"
+                             if name in LoggerType.list() else f"trackers are {known}; got {name!r}")
 
 STAGES = {} # what follows `locloc train` -> its TrainConfig
 
@@ -164,12 +208,22 @@ class LFDMConfig(TrainConfig):
     anchor:Literal["corner", "centre"]="corner" # what the random point of Eq. 4 is of its box
     randaugment:str|None=None # timm's RandAugment string, after the background patch
     color_jitter:float=0.     # strength of brightness, contrast and saturation jitter
+    mixup:float=0.            # α of MixUp, after all that; 0: off
+    cutmix:float=0.           # α of CutMix; with both, each step draws one; 0: off
     localizer:Path|None=None  # run or model whose GEG the finished model holds as well
 
     def validate(self):
         super().validate()
         if self.layer_decay is not None and not 0 < self.layer_decay < math.inf:
             raise ValueError(f"layer_decay must be more than 0, got {self.layer_decay}")
+        check_min(self, mixup=0, cutmix=0)
+        if self.mixed and self.cached_views:
+            raise ValueError("mixup and cutmix change pictures anew in every step, which features that are cached "
+                f"can't follow: --cached-views must be 0, got {self.cached_views}")
+
+    @property
+    def mixed(self): # are pictures mixed?
+        return self.mixup > 0 or self.cutmix > 0
 
     def transform(self):
         return TrainTransform(self.resize, self.crop, randaugment=self.randaugment, color_jitter=self.color_jitter)
@@ -177,6 +231,12 @@ class LFDMConfig(TrainConfig):
     def views(self):
         names = "augment anchor randaugment color_jitter".split()
         return super().views() | {name: getattr(self, name) for name in names}
+
+    def plain(self):
+        return replace(super().plain(), augment=False, randaugment=None, color_jitter=0., mixup=0., cutmix=0.)
+
+    def make_optimizer(self, head, lr, **options):
+        return super().make_optimizer(head, lr, layer_decay=self.layer_decay, **options)
 
     @property
     def needs_masks(self): return self.augment
@@ -224,9 +284,9 @@ class TrainSet(Dataset):
     def __init__(self,
         dataset,            # pictures and labels
         config:TrainConfig, # which augmentation
-        masks=None,         # MaskStore of their pseudo masks; None: none needed
+        masks=None,         # MaskStore of their pseudo masks; read only where the config needs them
     ):
-        self.dataset, self.config, self.masks = dataset, config, masks
+        self.dataset, self.config, self.masks = dataset, config, masks if config.needs_masks else None
         self.patch, self.transform = isinstance(config, LFDMConfig) and config.augment, config.transform()
 
     def __len__(self): return len(self.dataset)
@@ -265,14 +325,17 @@ def _loader(config, data):
     batches = BatchSampler(_Order(len(data), config.seed), min(config.batch, len(data)), drop_last=True)
     return _load(config, data, batches)
 
-def _loader_of_all(config, data):
+def _loader_of_all(config, data, among):
     "This rank's share of the batches, a smaller one at the end among them"
     batches = BatchSampler(_Order(len(data), config.seed), config.batch, drop_last=False)
-    return _load(config, data, BatchSamplerShard(batches, ranks.local_count(), ranks.rank(), even_batches=False))
+    return _load(config, data, BatchSamplerShard(batches, among, ranks.rank(), even_batches=False))
 
 def _load(config, data, batches):
-    return DataLoader(data, batch_sampler=batches, num_workers=config.workers,
-        worker_init_fn=_leave_signals_to_the_loop, persistent_workers=config.workers > 0)
+    workers, on_gpu = config.workers, torch.accelerator.is_available()
+    if workers is None:
+        workers = min(cores()//ranks.local_count(), 8) if on_gpu else 0
+    return DataLoader(data, batch_sampler=batches, num_workers=workers, pin_memory=on_gpu,
+        worker_init_fn=_leave_signals_to_the_loop, persistent_workers=workers > 0)
 
 def _leave_signals_to_the_loop(worker):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -281,7 +344,7 @@ def _leave_signals_to_the_loop(worker):
 # %% ../nbs/24_train.ipynb #train-014
 class TrainStage(nn.Module):
     """One head in the loop. A subclass adds `features` of pictures, which may be cached, `forward` of a batch, which
-    gives a loss and figures to log, and `finished`, the model that is saved"""
+    gives a loss and figures to log, `maps` of a batch, to look at, and `finished`, the model that is saved"""
     def __init__(self, backbone, head):
         super().__init__()
         self.backbone, self.head = backbone, head
@@ -290,6 +353,14 @@ class TrainStage(nn.Module):
         "What the head says of a batch, from its pictures or from features that are already there"
         features = batch["features"].float() if "features" in batch else self.features(batch["picture"])
         return self.head(features)
+
+    def maps(self, batch): # (B, h, w) of any range; None: the head has none
+        "Where the class of each picture is"
+
+    def on_whole_batch(self, change, batch):
+        "This rank's part of what `change` makes of the batch of all ranks, the same whatever their number"
+        whole = change(gather(batch))
+        return {name: values.chunk(ranks.count())[ranks.rank()] for name, values in whole.items()}
 
 class GEGStage(TrainStage):
     "Stage 1: patch tokens of the frozen ViT -> GEG -> Eq. 3."
@@ -304,6 +375,8 @@ class GEGStage(TrainStage):
         loss = geg_loss(self.answer(batch), batch["mask"][:, None].float(), weight=self.weight)
         return loss, {"mse": loss.detach()/self.weight}
 
+    def maps(self, batch): return self.answer(batch)[:, 0]
+
     def finished(self, classes): return LocLoc(self.backbone, geg=self.head, classes=classes)
 
 class LFDMStage(TrainStage):
@@ -312,13 +385,24 @@ class LFDMStage(TrainStage):
         kind = LFDM if config.head == "cnn" else LinearHead
         super().__init__(backbone, kind.from_backbone(backbone, num_classes, layout=config.layout))
         self.geg = [_given_geg(config, backbone)] # in a list: it is no part that trains
+        self.mixup = config.mixed and Mixup(config.mixup, config.cutmix, label_smoothing=0., num_classes=num_classes)
 
     def features(self, pictures): return self.backbone.embed(self.backbone.normalize(pictures))
 
     def forward(self, batch):
+        if self.mixup and self.head.training:
+            batch = self.on_whole_batch(self._mix, batch)
         logits, label = self.answer(batch), batch["label"]
-        loss = F.cross_entropy(logits, label)
+        loss = F.cross_entropy(logits, batch.get("target", label))
         return loss, {"cross_entropy": loss.detach(), "top1": 100*(logits.argmax(1) == label).float().mean()}
+
+    def _mix(self, batch):
+        images, target = self.mixup(batch["picture"].permute(0, 3, 1, 2).float(), batch["label"])
+        return {"picture": images.round().byte().permute(0, 2, 3, 1), "label": batch["label"], "target": target}
+
+    def maps(self, batch):
+        if isinstance(self.head, LFDM):
+            return self.head.maps(self.features(batch["picture"]))[range(len(batch["label"])), batch["label"]]
 
     def finished(self, classes): return LocLoc(self.backbone, self.geg[0], self.head, classes)
 
@@ -358,7 +442,8 @@ class CachedViews(Dataset):
         about = dict(config.views(), count=count, stage=type(stage).__name__, made=_how_made(loader.dataset.masks))
         about = json.loads(json.dumps(about, default=str))
         if _same_for_all((folder/"cache.json").exists(), folder):
-            other = differences(files.read_json(folder/"cache.json"), about, places=(*_PLACES, "data"))
+            found = {"held_out": 0.} | files.read_json(folder/"cache.json") # which older ones don't say
+            other = differences(found, about, places=(*_PLACES, "data"))
             if other and config.features: # those of the run itself are as config.json says
                 raise ValueError(f"{folder} holds features of other views: {other}. Choose another --features")
             return cls(folder, views)
@@ -420,7 +505,8 @@ def _same_for_all(seen, folder):
     return seen
 
 # %% ../nbs/24_train.ipynb #train-023
-_MAY_DIFFER = "out", "resume", "workers", "features", "checkpoint_minutes" # between the parts of one run
+# between the parts of one run
+_MAY_DIFFER = "out", "resume", "workers", "features", "checkpoint_minutes", "compile", "fused", "trackers"
 _PLACES = "pictures", "masks", "weights", "localizer"
 
 @contextmanager
@@ -446,8 +532,8 @@ def open_run(
 def _write_config(config, noted=None):
     "Say what a folder's run is; raises ValueError if it holds another one"
     path = config.out/"config.json"
-    wanted = json.loads(json.dumps(asdict(config), default=str)) | (noted or {})
-    found = {"accumulate": 1} | files.read_json(path) if path.exists() else {} # which older runs don't say
+    wanted = _plain(config) | (noted or {})
+    found = _plain(type(config)()) | files.read_json(path) if path.exists() else {} # what older runs don't say
     places = _PLACES if {config.data, found.get("data")} & {*SCENE_SETS} else (*_PLACES, "data")
     other = differences(found or wanted, wanted, but=_MAY_DIFFER, places=places)
     if other:
@@ -456,8 +542,11 @@ def _write_config(config, noted=None):
     if found != wanted:
         replace_whole(path, lambda aside: aside.write_text(json.dumps(wanted, indent=1)))
 
+def _plain(config): # dict that JSON can hold
+    return json.loads(json.dumps(asdict(config), default=str))
+
 # %% ../nbs/24_train.ipynb #train-018
-def save_checkpoint(run, step, head, optimizer):
+def save_checkpoint(run, step, head, optimizer, mean=None, scaler=None): # timm's ModelEmaV3, torch's GradScaler
     "Write `run/checkpoints/step_<n>` and drop the older ones."
     folder = Path(run)/"checkpoints"/f"step_{step:08d}"
     if folder.exists():
@@ -467,13 +556,17 @@ def save_checkpoint(run, step, head, optimizer):
         aside.mkdir()
         save_weights(head.state_dict(), aside/"head.safetensors")
         (aside/"optimizer.pt").write_bytes(state.getbuffer())
+        if mean:
+            save_weights(mean.module.state_dict(), aside/"mean.safetensors")
+        if scaler:
+            (aside/"scaler.json").write_text(json.dumps(scaler.state_dict()))
     replace_whole(folder, write)
     files.sweep(folder.parent)
     for old in folder.parent.glob("step_*"):
         if old != folder:
             files.remove_whole(old)
 
-def load_checkpoint(run, head, optimizer) -> int: # the step to go on from; 0 without a checkpoint
+def load_checkpoint(run, head, optimizer, mean=None, scaler=None) -> int: # the step to go on from; 0: no checkpoint
     "Restore the newest checkpoint of a run."
     folders = sorted((Path(run)/"checkpoints").glob("step_*"))
     if not folders:
@@ -481,7 +574,22 @@ def load_checkpoint(run, head, optimizer) -> int: # the step to go on from; 0 wi
     newest = folders[-1]
     head.load_state_dict(load_file(newest/"head.safetensors"))
     optimizer.load_state_dict(read_content(newest/"optimizer.pt"))
+    if mean:
+        mean.module.load_state_dict(load_file(newest/"mean.safetensors"))
+    if scaler and (newest/"scaler.json").exists():
+        scaler.load_state_dict(files.read_json(newest/"scaler.json"))
     return int(newest.name.removeprefix("step_"))
+
+# %% ../nbs/24_train.ipynb #0032ff81
+def _keep_best(config, step, head, figures):
+    file, value, before = config.out/"best.safetensors", figures[config.best], math.nan
+    if file.exists():
+        with safe_open(file, "pt") as kept:
+            before = float(kept.metadata()[config.best])
+    better = value > before if config.best == "top1" else value < before
+    if better or math.isnan(before):
+        about = {"step": str(step), config.best: repr(value)}
+        replace_whole(file, lambda aside: save_weights(head.state_dict(), aside, about))
 
 # %% ../nbs/24_train.ipynb #train-024
 @contextmanager
@@ -490,13 +598,16 @@ def _open_log(accelerator, config, step, total, progress):
     main, path = accelerator.is_main_process, config.out/"metrics.jsonl"
     if main:
         _drop_lines_after(step, path)
-    accelerator.init_trackers("events")
+    wandb = dict(name=config.out.name, dir=str(config.out), resume="auto", config=_plain(config))
+    accelerator.init_trackers("locloc", init_kwargs={"wandb": wandb})
     bar = progress_bar(progress and main, total=total, initial=step, desc=config.out.name, unit="step")
+    shown = {} # the newest of every figure
     with bar, open(path if main else os.devnull, "a", buffering=1) as lines:
         def log(step, epoch, lr, figures):
             lines.write(json.dumps({"step": step, "epoch": epoch, "lr": lr, **figures}) + "\n")
             accelerator.log(figures, step=step)
-            bar.set_postfix(epoch=epoch, **{name: f"{value:.3g}" for name, value in figures.items()}, refresh=False)
+            shown.update((name, f"{value:.3g}") for name, value in figures.items())
+            bar.set_postfix(epoch=epoch, **shown, refresh=False)
             bar.update()
         yield log
 
@@ -568,19 +679,81 @@ def _share_batch_norm(head, device):
             part.__class__ = _SharedBatchNorm
     return head
 
+# %% ../nbs/24_train.ipynb #1d66afd6
+@dataclass(frozen=True)
+class _Pictures:
+    "What a training sees"
+    teaching: DataLoader
+    held_out: DataLoader | None
+    few: dict # a batch to look at
+
+@contextmanager
+def _at_rest(stage, head):
+    "While open, the stage has this head, which does not learn"
+    learning, stage.head = stage.head, head.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        stage.head = learning.train()
+
+def _measure(stage, loader, progress=False):
+    "Means over the pictures of all ranks' batches: loss and the stage's figures"
+    device, mine = next(stage.head.parameters()).device, [] # a rank may have no batch
+    shown = progress and ranks.is_first()
+    with progress_bar(shown, total=len(loader), desc="held out", unit="batch", leave=False) as bar:
+        for batch in loader:
+            loss, figures = stage.forward(send_to_device(batch, device))
+            figures = {"loss": loss, **figures}
+            mine.append((len(batch["label"]), {name: float(value) for name, value in figures.items()}))
+            bar.update()
+    counts, found = zip(*ranks.gather_shares(mine), strict=True)
+    return {name: float(np.average([one[name] for one in found], weights=counts)) for name in found[0]}
+
+def _show(accelerator, stage, few, step):
+    "Pictures, pseudo masks and maps to the trackers that take pictures"
+    maps = stage.maps(send_to_device(few, accelerator.device))
+    if maps is None:
+        return
+    pictures, low, high = few["picture"], maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    maps = ((maps - low)/(high - low).clamp_min(1e-12))[:, None].float()
+    maps = F.interpolate(maps, pictures.shape[1:3], mode="bilinear")[:, 0].cpu()
+    greys = [few["mask"], maps] if "mask" in few else [maps]
+    rows = torch.cat([pictures, *(255*grey[..., None].expand_as(pictures) for grey in greys)], 2) # (B, H, 2W or 3W, 3)
+    sheet = rows.flatten(0, 1)[None].byte().numpy()
+    for tracker in accelerator.trackers:
+        if hasattr(tracker, "log_images"):
+            layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+            tracker.log_images({"pictures": sheet}, step=step, **layout)
+
+def _look_back(accelerator, config, stage, head, pictures, step, progress):
+    "After an epoch: figures of the pictures that are held out"
+    with _at_rest(stage, head):
+        if accelerator.is_main_process and accelerator.trackers:
+            _show(accelerator, stage, pictures.few, step)
+        if pictures.held_out is None:
+            return {}
+        figures = _measure(stage, pictures.held_out, progress)
+        if config.best and accelerator.is_main_process:
+            _keep_best(config, step, head, figures)
+    return {f"held_out_{name}": value for name, value in figures.items()}
+
 # %% ../nbs/24_train.ipynb #train-028
-def _fit(accelerator, config, stage, loader, progress, check): # check: called before every step is counted
-    head, order = stage.head, loader.batch_sampler.sampler
-    lr = _peak_lr(config)
-    optimizer = _make_optimizer(config, lr, head)
-    step = _same_for_all(load_checkpoint(config.out, head, optimizer), config.out)
-    stage, optimizer, loader = accelerator.prepare(stage, optimizer, loader)
+def _fit(accelerator, config, stage, pictures, progress, check): # check: called before every step is counted
+    head, order, lr = stage.head, pictures.teaching.batch_sampler.sampler, _peak_lr(config)
+    optimizer = config.make_optimizer(head, lr)
+    mean = ModelEmaV3(head, config.ema, use_warmup=True) if config.ema else None
+    state = head, optimizer, mean, accelerator.scaler
+    step = _same_for_all(load_checkpoint(config.out, *state), config.out)
+    kept = mean.module if mean else head
+    _check_best(config, stage, pictures)
+    learning, optimizer, loader = accelerator.prepare(stage, optimizer, pictures.teaching)
     steps_an_epoch = len(loader)
     schedule = _make_schedule(config, lr, optimizer.optimizer, steps_an_epoch)
 
     def save():
         if accelerator.is_main_process:
-            save_checkpoint(config.out, step, head, optimizer)
+            save_checkpoint(config.out, step, *state)
         return time.monotonic()
 
     with (
@@ -594,9 +767,13 @@ def _fit(accelerator, config, stage, loader, progress, check): # check: called b
             for batch in skip_first_batches(loader, done):
                 schedule.step_update(step)
                 set_seed(_seed_of_step(config.seed, step))
-                figures, stops = _take_step(accelerator, stage, optimizer, batch, config.accumulate, stop)
+                figures, stops = _take_step(accelerator, learning, optimizer, batch, config.accumulate, stop)
                 check()
                 step += 1
+                if mean:
+                    mean.update(head, step)
+                if step % steps_an_epoch == 0:
+                    figures |= _look_back(accelerator, config, stage, kept, pictures, step, progress)
                 log(step, epoch, max(group["lr"] for group in optimizer.param_groups), figures)
                 if stops or time.monotonic() - saved >= 60*config.checkpoint_minutes:
                     saved = save()
@@ -606,6 +783,20 @@ def _fit(accelerator, config, stage, loader, progress, check): # check: called b
             saved = save()
     for tracker in accelerator.trackers:
         tracker.finish()
+    stage.head = kept
+    _take_best(config, kept)
+
+def _take_best(config, head):
+    if config.best:
+        ranks.wait()
+        head.load_state_dict(load_file(config.out/"best.safetensors"))
+
+def _check_best(config, stage, pictures):
+    if config.best:
+        with _at_rest(stage, stage.head):
+            names = _measure(stage, [pictures.few])
+        if config.best not in names:
+            raise ValueError(f"best must be one of {', '.join(names)}, got {config.best!r}")
 
 def _seed_of_step(seed, step):
     return int(np.random.default_rng((seed, step)).integers(2**31))
@@ -628,11 +819,6 @@ def _take_step(accelerator, stage, optimizer, batch, parts, stop):
 
 def _peak_lr(config):
     return config.lr*config.batch/config.lr_reference if config.lr_reference else config.lr
-
-def _make_optimizer(config, lr, head):
-    decay = config.layer_decay if isinstance(config, LFDMConfig) else None
-    return create_optimizer_v2(
-        head, opt=config.optimizer, lr=lr, weight_decay=config.weight_decay, layer_decay=decay)
 
 def _make_schedule(config, lr, optimizer, steps_an_epoch):
     return CosineLRScheduler(
@@ -684,6 +870,30 @@ def _tell_of_masks(masks, left_out=(), corrected_masks=0):
         print(f"{masks.folder}: masks that were corrected by hand: {corrected_masks}; "
             "what learns from them is not only weakly supervised", file=sys.stderr)
 
+def _hold_out(config, dataset):
+    "The pictures that teach, and those that are only measured (None: none), the same ones each time"
+    if not config.held_out:
+        return dataset, None
+    order = np.random.default_rng(config.seed).permutation(len(dataset))
+    count = math.ceil(config.held_out*len(dataset))
+    return dataset.subset(np.sort(order[count:])), dataset.subset(np.sort(order[:count]))
+
+def _see(config, stage, dataset, held_out, masks, progress, check): # _Pictures
+    "What teaches, and what is only measured, as pictures or as cached features"
+    def views(config, data, name):
+        if not config.cached_views:
+            return data
+        folder = (config.features or config.out/"features")/name
+        every = _loader_of_all(config, data, ranks.local_count())
+        return CachedViews.make(folder, stage, every, config, progress, check)
+
+    plain, measured = config.plain(), None
+    few = TrainSet(held_out or dataset, plain, masks)
+    if held_out:
+        measured = _loader_of_all(plain, views(plain, few, "held_out"), ranks.count())
+    teaching = _loader(config, views(config, TrainSet(dataset, config, masks), ""))
+    return _Pictures(teaching, measured, default_collate([few[0, i] for i in range(min(6, len(few)))]))
+
 def _check_number(config, dataset):
     if not len(dataset):
         raise ValueError(f"{config.data}: no pictures to train on")
@@ -694,6 +904,9 @@ def _check_number(config, dataset):
     if batch % parts:
         raise ValueError(f"a batch of {batch} pictures can't be parted evenly between {ranks.count()} ranks, "
             f"{config.accumulate} times each: take --batch {max(batch//parts, 1)*parts}, or other numbers of them")
+    if isinstance(config, LFDMConfig) and config.mixed and batch//config.accumulate % 2:
+        raise ValueError("mixup and cutmix pair the pictures of a batch, whose number must be even, "
+            f"got {batch//config.accumulate}")
 
 # %% ../nbs/24_train.ipynb #train-030
 def train(
@@ -704,13 +917,15 @@ def train(
 ): # frozen backbone and the trained head, for the paper's own a LocLoc; also saved in `out/model`
     "Train one head. Run again with the same config to continue; a finished run is only loaded."
     unused = isinstance(config, GEGConfig) and config.layout == "released_code" # a step of their UNet
-    accelerator = Accelerator(mixed_precision=config.precision, log_with="tensorboard", project_dir=config.out,
-        cpu=ranks.join(), dataloader_config=DataLoaderConfiguration(split_batches=True),
+    accelerator = Accelerator(mixed_precision=config.precision, log_with=list(config.trackers),
+        project_config=ProjectConfiguration(config.out, config.out/"events"), cpu=ranks.join(),
+        dataloader_config=DataLoaderConfiguration(split_batches=True, non_blocking=True),
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)])
     dataset, masks, noted = _training_pictures(config, dataset), _training_masks(config, masks), {}
     if masks is not None:
         dataset, left_out = _with_masks(dataset, masks)
         noted = _note_masks(dataset, masks, left_out)
+    dataset, held_out = _hold_out(config, dataset)
     _check_number(config, dataset)
     finished = config.out/"model"
     if config.resume and _same_for_all(finished.exists(), config.out):
@@ -728,11 +943,10 @@ def train(
         if ranks.count() > 1:
             stage.head = _share_batch_norm(stage.head, accelerator.device)
         stage.to(accelerator.device, memory_format=torch.channels_last)
-        data = TrainSet(dataset, config, masks)
-        if config.cached_views:
-            every = _loader_of_all(config, data)
-            data = CachedViews.make(config.features or config.out/"features", stage, every, config, progress, check)
-        _fit(accelerator, config, stage, _loader(config, data), progress, check)
+        pictures = _see(config, stage, dataset, held_out, masks, progress, check)
+        if config.compile:
+            stage.compile()
+        _fit(accelerator, config, stage, pictures, progress, check)
 
         model = stage.eval().cpu().finished(dataset.classes)
         if isinstance(model, LocLoc):

@@ -37,11 +37,13 @@ def options(masks, out, **more):
 
 def work(folder, masks):
     "All that ranks share, one thing after the other"
-    small = SMALL | dict(masks=masks, checkpoint_minutes=0.)
-    geg = replace(GEGConfig.of("tiny"), **small, out=folder/"geg", unet_dim=8, width=8, features=folder/"geg-features")
+    small = SMALL | dict(masks=masks, checkpoint_minutes=0., batch=4, held_out=.25)
+    geg = replace(GEGConfig.of("tiny"), **small, out=folder/"geg", unet_dim=8, width=8, features=folder/"geg-features",
+                  best="mse", ema=.9)
     few_steps = dict(epochs=2, optimizer="sgd", lr=.1) # more of them, or Adam's, blow up the last digits' differences
     train(replace(geg, **few_steps), progress=False)
-    lfdm = replace(LFDMConfig.of("tiny"), **small, out=folder/"lfdm", layout="released_code", cached_views=0)
+    lfdm = replace(LFDMConfig.of("tiny"), **small, out=folder/"lfdm", layout="released_code", cached_views=0,
+                   mixup=.4, cutmix=1.)
     train(replace(lfdm, epochs=3), progress=False)
     methods = "ppd:lowlevel", "locloc-tiny"
     scenes = [load_dataset("scenes", split).subset(10) for split in ("test", "train")]
@@ -95,12 +97,14 @@ def test_two_ranks_learn_what_one_learns(both, stage):
     one, two = (folder/stage for folder in both)
     assert apart(one, two) < 1e-5
     assert figures(one) == figures(two)
-    assert len(figures(one)) == {"geg": 4, "lfdm": 6}[stage]
+    assert len(figures(one)) == {"geg": 6, "lfdm": 9}[stage]
+    assert ["held_out_loss" in line for line in figures(one)[:3]] == [False, False, True]
 
 
 def test_two_ranks_compute_the_features_that_one_computes(both):
     one, two = (contents(folder/"geg-features", "*.npy", "*.json") for folder in both)
-    assert one == two and {"features.npy", "mask.npy", "label.npy", "cache.json"} == one.keys()
+    names = {"features.npy", "mask.npy", "label.npy", "cache.json"}
+    assert one == two and names | {f"held_out/{name}" for name in names} == one.keys()
 
 
 def test_two_ranks_measure_what_one_measures(both):
