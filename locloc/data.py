@@ -278,9 +278,13 @@ def open_picture(
         raise PictureError(f"a picture must be {wanted}, got {type(source).__name__}")
     return _open_file(Path(source))
 
-def _open_file(path, turned=True):
+def _open_file(path, turned=True, side=None): # None: whole; else no side of what is decoded is below so many px
+    def use(picture):
+        if side:
+            picture.draft(None, (side, side))
+        return _from_pil(picture, turned)
     with _explain_failure(path):
-        return _read_picture(path, partial(_from_pil, turned=turned))
+        return _read_picture(path, use)
 
 # %% ../nbs/05_data.ipynb #data-015
 @dataclass(frozen=True, eq=False)
@@ -293,9 +297,14 @@ class Sample:
     open: Callable # () -> (H, W, 3) uint8 RGB
     open_mask: Callable | None = None # () -> (H, W) bool; None: no mask
     open_ignore: Callable | None = None # () -> (H, W) bool, pixels that PxAP leaves out; None: none
+    open_reduced: Callable | None = None # (side) -> as `at_least`; None: can be opened whole only
 
     @property
     def picture(self): return self.open()
+
+    def at_least(self, side): # (H, W, 3) uint8 RGB
+        "The picture; a JPEG decoded at 1/2, 1/4 or 1/8 of its size where that leaves no side below `side` px"
+        return self.open_reduced(side) if self.open_reduced else self.open()
 
     @property
     def mask(self): return self.open_mask() if self.open_mask else None
@@ -392,11 +401,12 @@ def _turned_words(path):
     orientation = _read_picture(path, _exif_orientation)
     return f" (turned by its EXIF orientation {orientation})" if orientation > 4 else ""
 
-def _open_sized(path, size, said, turned=True):
+def _open_sized(path, size, said, turned=True, side=None):
     "A picture that must have the size it was said to have"
-    picture = _open_file(path, turned)
-    if picture.shape[:2] != tuple(size):
-        (h, w), (wanted_h, wanted_w) = picture.shape[:2], size
+    picture = _open_file(path, turned, side)
+    h, w = _header_size(path, turned) if side else picture.shape[:2]
+    if (h, w) != tuple(size):
+        wanted_h, wanted_w = size
         turn = _turned_words(path) if turned else ""
         raise PictureError(f"{path}: is {w} x {h}{turn}, but {said} says {wanted_w} x {wanted_h}")
     return picture
@@ -430,14 +440,16 @@ def _index_sample(index, i):
     mask_size = size if listed else None
     open_mask = partial(_open_masks, masks, mask_size) if masks else None
     open_ignore = partial(_open_masks, [mask_folder/index.ignores[i].decode()], mask_size) if index.ignores[i] else None
+    open_file = partial(_open_sized, picture, size, str(index.source), turned)
     return Sample(
         id=_index_id(index, i),
         label=int(index.labels[i]),
         size=size,
         boxes=boxes if len(boxes) else None,
-        open=partial(_open_sized, picture, size, str(index.source), turned),
+        open=open_file,
         open_mask=open_mask,
         open_ignore=open_ignore,
+        open_reduced=open_file,
     )
 
 def _indexed(name, split, index):
@@ -481,7 +493,9 @@ def _folder_id(item): return item[0]
 
 def _folder_sample(folder, item):
     path, label = item
-    return Sample(path, label, _header_size(folder/path), None, partial(open_picture, folder/path))
+    picture = folder/path
+    return Sample(path, label, _header_size(picture), None, partial(open_picture, picture),
+                  open_reduced=partial(_open_file, picture, True))
 
 # %% ../nbs/05_data.ipynb #53868fe5
 def _count(number, what): return f"{number:,} {what}{'s' * (number != 1)}"

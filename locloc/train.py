@@ -296,7 +296,7 @@ class TrainSet(Dataset):
         view = epoch % self.config.cached_views if self.config.cached_views else epoch
         rng = np.random.default_rng((self.config.seed, view, index))
         sample = self.dataset[index]
-        picture = sample.picture
+        picture = sample.at_least(self.config.resize)
         mask = None if self.masks is None else self.masks.read(sample.id)
         if self.patch:
             picture, mask = self._patched(picture, mask, rng), None
@@ -580,7 +580,7 @@ def load_checkpoint(run, head, optimizer, mean=None, scaler=None) -> int: # the 
         scaler.load_state_dict(files.read_json(newest/"scaler.json"))
     return int(newest.name.removeprefix("step_"))
 
-# %% ../nbs/24_train.ipynb #0032ff81
+# %% ../nbs/24_train.ipynb #78565d34
 def _keep_best(config, step, head, figures):
     file, value, before = config.out/"best.safetensors", figures[config.best], math.nan
     if file.exists():
@@ -679,7 +679,7 @@ def _share_batch_norm(head, device):
             part.__class__ = _SharedBatchNorm
     return head
 
-# %% ../nbs/24_train.ipynb #1d66afd6
+# %% ../nbs/24_train.ipynb #6f636f35
 @dataclass(frozen=True)
 class _Pictures:
     "What a training sees"
@@ -917,7 +917,7 @@ def train(
 ): # frozen backbone and the trained head, for the paper's own a LocLoc; also saved in `out/model`
     "Train one head. Run again with the same config to continue; a finished run is only loaded."
     unused = isinstance(config, GEGConfig) and config.layout == "released_code" # a step of their UNet
-    accelerator = Accelerator(mixed_precision=config.precision, log_with=list(config.trackers),
+    accelerator = Accelerator(mixed_precision=config.precision, log_with=list(config.trackers) or None,
         project_config=ProjectConfiguration(config.out, config.out/"events"), cpu=ranks.join(),
         dataloader_config=DataLoaderConfiguration(split_batches=True, non_blocking=True),
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)])

@@ -23,6 +23,7 @@ from locloc.data import (
     open_picture,
 )
 from locloc.scenes import SCENE_CLASSES, make_scene, scene_mask
+from locloc.train import LFDMConfig, TrainSet
 
 HEADER = "image,class,split,width,height,x0,y0,x1,y1,mask"
 rgb = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
@@ -596,6 +597,51 @@ def test_a_size_that_exif_has_turned_says_so(folder):
     assert sample.picture.shape == (40, 30, 3)
     with pytest.raises(PictureError, match="masks/cat/a.png: is 40 x 30, but its picture says 30 x 40"):
         sample.open_mask()
+
+
+@pytest.fixture
+def large(folder):
+    "Two smooth pictures of 800 x 600 px, one as a JPEG that lies on its side, one as PNG"
+    y, x = np.mgrid[:600, :800]
+    picture = Image.fromarray((255*np.stack([x/800, y/600, (x + y)/1400], 2)).astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x112] = 6
+    picture.save(folder/"images/cat/large.jpg", quality=95, exif=exif)
+    picture.save(folder/"images/cat/large.png")
+    return folder
+
+
+def listed(folder):
+    return load_dataset(index(folder, "images/cat/large.jpg,cat,train,600,800,,,,,",
+                              "images/cat/large.png,cat,train,800,600,,,,,"))
+
+
+def in_folders(folder):
+    (folder/"train").mkdir()
+    (folder/"images/cat").rename(folder/"train/cat")
+    return load_dataset(folder)
+
+
+@pytest.mark.parametrize("load", [listed, in_folders])
+def test_a_large_jpeg_is_decoded_no_larger_than_asked(large, load):
+    samples = {sample.id.rsplit("/")[-1]: sample for sample in load(large)}
+    jpeg, png = samples["large.jpg"], samples["large.png"]
+    shapes = {side: jpeg.at_least(side).shape[:2] for side in (30, 75, 76, 150, 256, 300, 301, 5000)}
+    assert shapes == {30: (100, 75), 75: (100, 75), 76: (200, 150), 150: (200, 150), 256: (400, 300), 300: (400, 300),
+                      301: (800, 600), 5000: (800, 600)}
+    assert png.at_least(30).shape == (600, 800, 3) and jpeg.picture.shape == (800, 600, 3)
+    whole, reduced = (cv2.resize(picture, (64, 64), interpolation=cv2.INTER_AREA).astype(float)
+                      for picture in (jpeg.picture, jpeg.at_least(64)))
+    assert np.abs(whole - reduced).mean() < 1
+    config = LFDMConfig(augment=False, resize=64, crop=64)
+    view = TrainSet([dataclasses.replace(jpeg, open=None)], config)[0, 0]["picture"].numpy()
+    assert min(np.abs(reduced - seen).mean() for seen in (view, view[:, ::-1])) < 1
+
+
+def test_a_large_jpeg_of_another_size_than_listed_is_told(large):
+    sample = load_dataset(index(large, "images/cat/large.jpg,cat,train,800,600,,,,,"))[0]
+    with pytest.raises(PictureError, match=r"is 600 x 800 \(turned .*\), but .*index.csv says 800 x 600"):
+        sample.at_least(64)
 
 
 def test_index_of_another_encoding(folder):
