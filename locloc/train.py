@@ -580,7 +580,7 @@ def load_checkpoint(run, head, optimizer, mean=None, scaler=None) -> int: # the 
         scaler.load_state_dict(files.read_json(newest/"scaler.json"))
     return int(newest.name.removeprefix("step_"))
 
-# %% ../nbs/24_train.ipynb #78565d34
+# %% ../nbs/24_train.ipynb #4021f10d
 def _keep_best(config, step, head, figures):
     file, value, before = config.out/"best.safetensors", figures[config.best], math.nan
     if file.exists():
@@ -679,7 +679,7 @@ def _share_batch_norm(head, device):
             part.__class__ = _SharedBatchNorm
     return head
 
-# %% ../nbs/24_train.ipynb #6f636f35
+# %% ../nbs/24_train.ipynb #eddb3799
 @dataclass(frozen=True)
 class _Pictures:
     "What a training sees"
@@ -979,7 +979,7 @@ def _preset_of(args):
     return first.parse_known_args(args)[0].preset
 
 # %% ../nbs/24_train.ipynb #442a4cee
-_OF_BOTH_STAGES = "data", "masks", "pictures", "split", "count", "backbone", "weights"
+_OF_BOTH_STAGES = "data", "masks", "pictures", "split", "count", "backbone", "weights", "held_out", "seed"
 
 def _next_steps(config, args):
     "Commands, in one line"
@@ -991,7 +991,7 @@ def _next_steps(config, args):
         usual, train_lfdm = LFDMConfig.of(preset), ["locloc", "train", "lfdm", "--preset", preset]
         for name in _OF_BOTH_STAGES:
             if getattr(config, name) != getattr(usual, name):
-                train_lfdm += [f"--{name}", str(getattr(config, name))]
+                train_lfdm += [f"--{name.replace('_', '-')}", str(getattr(config, name))]
         train_lfdm += ["--localizer", str(config.out)]
         steps = train_lfdm, [*evaluate, str(usual.out)]
     else:
