@@ -122,7 +122,7 @@ def test_one_gaussian_a_cluster_is_numpys():
     colours, moments = prepared._colours, prepared._moments
     which, weight = module._count_side(colours, len(moments), np.ones(colours.shape, bool), True)
     out = np.empty((COMPONENTS, 11))
-    module._fit(moments, which, weight, np.zeros(len(which), np.int8), out)
+    module._fit(moments, which, weight, np.zeros(len(which), np.int64), out)
     pixels = picture.reshape(-1, 3)
     assert np.allclose(out[0, module._R:module._B + 1], pixels.mean(0))
     assert np.allclose(np.linalg.inv(np.cov(pixels.T, bias=True)), full(out[0]), rtol=1e-6)
