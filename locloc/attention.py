@@ -206,7 +206,7 @@ def _move(planes, nearest, centres):
     count = np.zeros(len(centres), np.float32)
     centres[:] = 0
     for y in range(nearest.shape[0]):
-        for x in range(nearest.shape[1]):
+        for x in range(nearest.shape[1] - _LANES):
             k = nearest[y, x]
             count[k] += 1
             centres[k, 0] += np.float32(y)
@@ -239,55 +239,59 @@ def _grow(nearest, parts, n, stride, places):
 @_jit
 def _connect(nearest, smallest, largest):
     "(h, w) int32 number of each pixel's segment"
-    h, w = nearest.shape
+    h, w = nearest.shape[0], nearest.shape[1] - _LANES
     stride = w + 2
-    framed, parts = np.empty((h + 2, stride), np.int32), np.full((h + 2, stride), _FRAME, np.int32)
-    framed[1:-1, 1:-1], parts[1:-1, 1:-1] = nearest, _FREE
-    framed, flat, places = framed.ravel(), parts.ravel(), np.empty(largest, np.int64)
-    n = 0
-    for i in range(len(flat)):
-        if flat[i] != _FREE:
+    framed, parts = np.zeros((h + 2) * stride, np.int32), np.full((h + 2) * stride, _FRAME, np.int32)
+    for y in range(h):
+        for x in range(w):
+            i = (y + 1) * stride + x + 1
+            framed[i], parts[i] = nearest[y, x], _FREE
+    places, n = np.empty(largest, np.int64), 0
+    for i in range(len(parts)):
+        if parts[i] != _FREE:
             continue
-        flat[i], places[0] = n, i
-        size, beside = _grow(framed, flat, n, stride, places)
+        parts[i], places[0] = n, i
+        size, beside = _grow(framed, parts, n, stride, places)
         if size >= smallest:
             n += 1
             continue
         for k in range(size):
-            flat[places[k]] = beside
-    return parts[1:-1, 1:-1]
+            parts[places[k]] = beside
+    return parts.reshape(h + 2, stride)[1:-1, 1:-1]
 
 @_jit
 def _slic(planes, step, start, rounds):
-    "(3, h, w) float32 colours -> (h, w) int32; centres begin on a grid"
-    h, w = planes.shape[1:]
+    "(3, h, w + 8) float32 colours -> (h, w) int32; centres begin on a grid"
+    h, w = planes.shape[1], planes.shape[2] - _LANES
     columns = len(range(start, w, step))
     centres = np.zeros((len(range(start, h, step)) * columns, 5), np.float32)
     for k in range(len(centres)):
         centres[k, 0], centres[k, 1] = start + step * (k // columns), start + step * (k % columns)
-    wide = np.zeros((3, h, w + _LANES), np.float32)
-    wide[:, :, :w] = planes
-    nearest, distance = np.zeros(wide.shape[1:], np.int32), np.empty(wide.shape[1:], np.float32)
+    nearest, distance = np.zeros(planes.shape[1:], np.int32), np.empty(planes.shape[1:], np.float32)
     for _ in range(rounds):
-        _assign(wide, centres, step, nearest, distance)
-        _move(planes, nearest[:, :w], centres)
+        _assign(planes, centres, step, nearest, distance)
+        _move(planes, nearest, centres)
     mean = h * w / len(centres)
-    return _connect(nearest[:, :w], int(.5 * mean), int(3 * mean))
+    return _connect(nearest, int(.5 * mean), int(3 * mean))
 
 # %% ../nbs/11_attention.ipynb #attention-segment-means
 def _weighted_colours(lab):
-    "(h, w, 3) -> (3, h, w) float32: stretched to [0, 1] and divided by the compactness, 15 in units of Lab, as SLIC's"
+    """(h, w, 3) -> (3, h, w + 8) float32, the last columns empty: stretched to [0, 1] and divided by the compactness,
+    15 in units of Lab, as SLIC's"""
     span = np.ptp(lab)
     colours = lab - lab.min()
     if span:
         colours /= span
     compactness = 15 / max(span, 1e-6)
-    return np.ascontiguousarray((colours * (1 / compactness)).astype(np.float32).transpose(2, 0, 1))
+    h, w = lab.shape[:2]
+    planes = np.zeros((3, h, w + _LANES), np.float32)
+    planes[:, :, :w] = (colours * (1 / compactness)).transpose(2, 0, 1)
+    return planes
 
 @_jit
 def _mean_of_parts(values, parts):
     "(h, w) float64: the mean of the values in each pixel's part"
-    sums, sizes = np.zeros(parts.max() + 1), np.zeros(parts.max() + 1)
+    sums, sizes = np.zeros(parts.size), np.zeros(parts.size)
     for y in range(parts.shape[0]):
         for x in range(parts.shape[1]):
             sums[parts[y, x]] += values[y, x]
