@@ -185,7 +185,7 @@ def measure_energy(views):
 
 def count_rounds(room, excess, far, order):
     "How often the kernel looks for the way of the flow until a cut is done; changes all four"
-    W, rounds, queue = SIZE[1] + 2, 0, np.empty(2**16, np.int32)
+    W, rounds, queue = SIZE[1] + 2, 1, np.empty(2**16, np.int32)
     while kernel._push(room, excess, W, far, kernel._search(room, excess, W, far, order), queue):
         rounds += 1
     return rounds

@@ -19,7 +19,6 @@ from types import ModuleType
 
 import cv2
 import numpy as np
-import scipy
 
 from .boxes import _jit
 
@@ -72,13 +71,40 @@ def lowlevel_features(
 # %% ../nbs/11_attention.ipynb #attention-013
 @lru_cache
 def _grid(h, w):
-    "Edges (2, E) between 8-neighbours of a grid, and its border cells"
+    "Edges (2, E) between 8-neighbours of a grid, row by row, and its border cells"
     cells = np.arange(h * w).reshape(h, w)
     across, down = (cells[:, :-1], cells[:, 1:]), (cells[:-1], cells[1:])
     falling, rising = (cells[:-1, :-1], cells[1:, 1:]), (cells[:-1, 1:], cells[1:, :-1])
     edges = [np.stack([one.ravel(), other.ravel()]) for one, other in (across, down, falling, rising)]
     border = np.unique(np.concatenate([cells[0], cells[-1], cells[:, 0], cells[:, -1]]))
-    return np.concatenate(edges, 1), border
+    edges = np.concatenate(edges, 1)
+    return edges[:, np.argsort(edges[1], kind="stable")], border
+
+@_jit
+def _edge_lengths(cells, edges, step):
+    "(E,) float32: how far the features (cells, n) of the two ends are apart, plus `step`"
+    lengths = np.empty(edges.shape[1], np.float32)
+    for e in range(len(lengths)):
+        square = np.float32(0)
+        for i in range(cells.shape[1]):
+            square += (cells[edges[0, e], i] - cells[edges[1, e], i])**2
+        lengths[e] = np.sqrt(square) + step
+    return lengths
+
+@_jit
+def _shortest_ways(edges, lengths, distance):
+    "Distances from where they are 0, in place: through all edges to and fro, until no way becomes shorter"
+    shorter, back, n = True, False, len(lengths)
+    while shorter:
+        shorter = False
+        for k in range(n):
+            e = n - 1 - k if back else k
+            a, b = edges[0, e], edges[1, e]
+            if distance[a] + lengths[e] < distance[b]:
+                distance[b], shorter = distance[a] + lengths[e], True
+            elif distance[b] + lengths[e] < distance[a]:
+                distance[a], shorter = distance[b] + lengths[e], True
+        back = not back
 
 def border_distance(
     features:np.ndarray, # (h, w, n) float
@@ -86,10 +112,11 @@ def border_distance(
 )->np.ndarray:           # (h, w) float32 in [0, 1]: distance divided by the largest
     "Geodesic distance of every cell to the border of the grid"
     h, w = features.shape[:2]
-    (a, b), border = _grid(h, w)
-    cells = features.reshape(h * w, -1) # (h, w, n) -> (cells, n)
-    graph = scipy.sparse.csr_matrix((np.linalg.norm(cells[a] - cells[b], axis=1) + step, (a, b)), (h * w, h * w))
-    distance = scipy.sparse.csgraph.dijkstra(graph, directed=False, indices=border, min_only=True)
+    edges, border = _grid(h, w)
+    cells = features.reshape(h * w, -1).astype(np.float32) # (h, w, n) -> (cells, n)
+    distance = np.full(h * w, np.inf)
+    distance[border] = 0
+    _shortest_ways(edges, _edge_lengths(cells, edges, np.float32(step)), distance)
     return (distance / max(distance.max(), 1e-6)).reshape(h, w).astype(np.float32)
 
 # %% ../nbs/11_attention.ipynb #attention-018
@@ -114,19 +141,27 @@ def colour_vote(
     places = np.stack(np.meshgrid(*(np.arange(n) / n for n in (h, w)), indexing="ij"), -1)
     likeness = np.concatenate([features / colour, places / spread], -1, dtype=np.float32)
     cells = np.ascontiguousarray(likeness.reshape(h * w, -1).T) # (h, w, n + 2) -> (n + 2, cells)
-    weights = np.exp(_squared_distances(cells) / -2) # a Gaussian
-    votes = (weights * saliency.ravel().astype(np.float32)).sum(1) / weights.sum(1)
+    shares, votes = saliency.ravel().astype(np.float32), np.empty(h * w, np.float32)
+    for start in range(0, h * w, _AT_ONCE):
+        voters = slice(start, start + _AT_ONCE)
+        weights = _squared_distances(cells[:, voters], cells)
+        weights *= -.5
+        np.exp(weights, out=weights) # a Gaussian
+        total = weights.sum(1)
+        weights *= shares
+        votes[voters] = weights.sum(1) / total
     return _mixed(saliency, votes.reshape(h, w), mix)
 
+_AT_ONCE = 56 # cells that vote together: what they need, 56 × 784 distances, stays in the processor's cache
+
 @_jit # a matrix product would take threads, and every worker process would take them
-def _squared_distances(cells):
-    "(n, N) float32 -> (N, N)"
-    count = cells.shape[1]
-    squares = np.zeros((count, count), cells.dtype)
-    for i in range(count):
+def _squared_distances(some, cells):
+    "(n, M) and (n, N) float32 -> (M, N)"
+    squares = np.zeros((some.shape[1], cells.shape[1]), cells.dtype)
+    for i in range(some.shape[1]):
         for feature in range(len(cells)):
-            for j in range(count):
-                squares[i, j] += (cells[feature, i] - cells[feature, j])**2
+            for j in range(cells.shape[1]):
+                squares[i, j] += (some[feature, i] - cells[feature, j])**2
     return squares
 
 def _mixed(saliency, other, mix):
@@ -137,11 +172,13 @@ def _mixed(saliency, other, mix):
 # %% ../nbs/11_attention.ipynb #slic-rounds
 SIDE = 112 # of the map that `lowlevel` gives
 
+_LANES = 8 # pixels that the compiler takes at once: arrays have as many columns more, and rows of a window whole eights
+
 @_jit
 def _assign(planes, centres, step, nearest, distance):
     "Number of the nearest of the centres that are two steps away at most, into `nearest`"
-    h, w = nearest.shape
-    weight = np.float32(1 / step**2)
+    h, w = nearest.shape[0], nearest.shape[1] - _LANES
+    weight, across = np.float32(1 / step**2), np.empty(w + _LANES, np.float32)
     distance[:] = np.inf
     for k in range(len(centres)):
         cy, cx, cl, ca, cb = centres[k]
@@ -149,13 +186,16 @@ def _assign(planes, centres, step, nearest, distance):
             continue
         y0, y1 = int(max(cy - 2 * step, 0)), int(min(cy + 2 * step + 1, h))
         x0, x1 = int(max(cx - 2 * step, 0)), int(min(cx + 2 * step + 1, w))
+        n = -(-(x1 - x0) // _LANES) * _LANES
+        for i in range(n):
+            across[i] = (cx - np.float32(x0 + i))**2 if x0 + i < x1 else np.inf
         for y in range(y0, y1):
-            dy = cy - np.float32(y)
-            least, which = distance[y, x0:x1], nearest[y, x0:x1]
-            light, a, b = planes[0, y, x0:x1], planes[1, y, x0:x1], planes[2, y, x0:x1]
-            for i in range(x1 - x0): # without a branch, so that the compiler takes eight pixels at once
-                dx, dl, da, db = cx - np.float32(x0 + i), light[i] - cl, a[i] - ca, b[i] - cb
-                d = (dy * dy + dx * dx) * weight + (dl * dl + da * da + db * db)
+            down = (cy - np.float32(y))**2
+            least, which = distance[y, x0:x0 + n], nearest[y, x0:x0 + n]
+            light, a, b = planes[0, y, x0:x0 + n], planes[1, y, x0:x0 + n], planes[2, y, x0:x0 + n]
+            for i in range(n): # without a branch, or it takes them one by one
+                dl, da, db = light[i] - cl, a[i] - ca, b[i] - cb
+                d = (down + across[i]) * weight + (dl * dl + da * da + db * db)
                 nearer = d < least[i]
                 least[i] = d if nearer else least[i]
                 which[i] = np.int32(k) if nearer else which[i]
@@ -166,7 +206,7 @@ def _move(planes, nearest, centres):
     count = np.zeros(len(centres), np.float32)
     centres[:] = 0
     for y in range(nearest.shape[0]):
-        for x in range(nearest.shape[1]):
+        for x in range(nearest.shape[1] - _LANES):
             k = nearest[y, x]
             count[k] += 1
             centres[k, 0] += np.float32(y)
@@ -178,52 +218,56 @@ def _move(planes, nearest, centres):
             centres[k, c] /= count[k]
 
 # %% ../nbs/11_attention.ipynb #slic-connect
+_FREE, _FRAME = -1, -2 # a pixel without a segment yet; one of the frame that keeps neighbours inside
+
 @_jit
-def _grow(nearest, parts, n, ys, xs):
-    "Segment `n` from its first pixel on, into `parts`, `ys` and `xs`; its size, and the number of a segment beside it"
-    h, w = nearest.shape
-    alike, size, seen, beside = nearest[ys[0], xs[0]], 1, 0, 0
-    while seen < size < len(ys):
-        for d in range(4):
-            y, x = ys[seen] + (d == 2) - (d == 3), xs[seen] + (d == 0) - (d == 1)
-            if not (0 <= y < h and 0 <= x < w) or parts[y, x] == n:
-                continue
-            if parts[y, x] >= 0:
-                beside = parts[y, x]
-            elif nearest[y, x] == alike and size < len(ys):
-                parts[y, x], ys[size], xs[size] = n, y, x
-                size += 1
+def _grow(nearest, parts, n, stride, places):
+    "Segment `n` from `places[0]` on, into `parts` and `places`; its size, and the number of a segment beside it"
+    alike, size, seen, beside = nearest[places[0]], 1, 0, 0
+    while seen < size < len(places):
+        for step in (1, -1, stride, -stride):
+            i = np.uint64(places[seen] + step)
+            if parts[i] == _FREE:
+                if nearest[i] == alike and size < len(places):
+                    parts[i], places[size] = n, i
+                    size += 1
+            elif parts[i] >= 0 and parts[i] != n:
+                beside = parts[i]
         seen += 1
     return size, beside
 
 @_jit
 def _connect(nearest, smallest, largest):
     "(h, w) int32 number of each pixel's segment"
-    parts = np.full(nearest.shape, -1, np.int32)
-    ys, xs = np.empty(largest, np.int32), np.empty(largest, np.int32)
-    n = 0
-    for y in range(nearest.shape[0]):
-        for x in range(nearest.shape[1]):
-            if parts[y, x] >= 0:
-                continue
-            parts[y, x], ys[0], xs[0] = n, y, x
-            size, beside = _grow(nearest, parts, n, ys, xs)
-            if size >= smallest:
-                n += 1
-                continue
-            for i in range(size):
-                parts[ys[i], xs[i]] = beside
-    return parts
+    h, w = nearest.shape[0], nearest.shape[1] - _LANES
+    stride = w + 2
+    framed, parts = np.zeros((h + 2) * stride, np.int32), np.full((h + 2) * stride, _FRAME, np.int32)
+    for y in range(h):
+        for x in range(w):
+            i = (y + 1) * stride + x + 1
+            framed[i], parts[i] = nearest[y, x], _FREE
+    places, n = np.empty(largest, np.int64), 0
+    for i in range(len(parts)):
+        if parts[i] != _FREE:
+            continue
+        parts[i], places[0] = n, i
+        size, beside = _grow(framed, parts, n, stride, places)
+        if size >= smallest:
+            n += 1
+            continue
+        for k in range(size):
+            parts[places[k]] = beside
+    return parts.reshape(h + 2, stride)[1:-1, 1:-1]
 
 @_jit
 def _slic(planes, step, start, rounds):
-    "(3, h, w) float32 colours -> (h, w) int32; centres begin on a grid"
-    h, w = planes.shape[1:]
+    "(3, h, w + 8) float32 colours -> (h, w) int32; centres begin on a grid"
+    h, w = planes.shape[1], planes.shape[2] - _LANES
     columns = len(range(start, w, step))
     centres = np.zeros((len(range(start, h, step)) * columns, 5), np.float32)
     for k in range(len(centres)):
         centres[k, 0], centres[k, 1] = start + step * (k // columns), start + step * (k % columns)
-    nearest, distance = np.zeros((h, w), np.int32), np.empty((h, w), np.float32)
+    nearest, distance = np.zeros(planes.shape[1:], np.int32), np.empty(planes.shape[1:], np.float32)
     for _ in range(rounds):
         _assign(planes, centres, step, nearest, distance)
         _move(planes, nearest, centres)
@@ -232,13 +276,31 @@ def _slic(planes, step, start, rounds):
 
 # %% ../nbs/11_attention.ipynb #attention-segment-means
 def _weighted_colours(lab):
-    "(h, w, 3) -> (3, h, w) float32: stretched to [0, 1] and divided by the compactness, 15 in units of Lab, as SLIC's"
+    """(h, w, 3) -> (3, h, w + 8) float32, the last columns empty: stretched to [0, 1] and divided by the compactness,
+    15 in units of Lab, as SLIC's"""
     span = np.ptp(lab)
     colours = lab - lab.min()
     if span:
         colours /= span
     compactness = 15 / max(span, 1e-6)
-    return np.ascontiguousarray((colours * (1 / compactness)).astype(np.float32).transpose(2, 0, 1))
+    h, w = lab.shape[:2]
+    planes = np.zeros((3, h, w + _LANES), np.float32)
+    planes[:, :, :w] = (colours * (1 / compactness)).transpose(2, 0, 1)
+    return planes
+
+@_jit
+def _mean_of_parts(values, parts):
+    "(h, w) float64: the mean of the values in each pixel's part"
+    sums, sizes = np.zeros(parts.size), np.zeros(parts.size)
+    for y in range(parts.shape[0]):
+        for x in range(parts.shape[1]):
+            sums[parts[y, x]] += values[y, x]
+            sizes[parts[y, x]] += 1
+    means = np.empty(parts.shape)
+    for y in range(parts.shape[0]):
+        for x in range(parts.shape[1]):
+            means[y, x] = sums[parts[y, x]] / sizes[parts[y, x]]
+    return means
 
 def segment_means(
     saliency:np.ndarray, # (h, w) float in [0, 1]
@@ -252,9 +314,7 @@ def segment_means(
     means = []
     for count in segments:
         step = SIDE / count**.5
-        parts = _slic(colours, round(step), int(step // 2), rounds=3)
-        sums, sizes = np.bincount(parts.ravel(), fine.ravel()), np.bincount(parts.ravel())
-        means.append((sums / sizes.clip(1))[parts])
+        means.append(_mean_of_parts(fine, _slic(colours, round(step), int(step // 2), rounds=3)))
     return _mixed(fine, np.mean(means, 0), mix)
 
 # %% ../nbs/11_attention.ipynb #attention-024

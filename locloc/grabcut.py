@@ -146,6 +146,15 @@ def _count_side(colours, n, mask, side):
             found += 1
     return which[:found], weight[:found]
 
+@_jit
+def _gather(moments, which):
+    "(3, n) mean red, green and blue of the colours of a side"
+    rgb = np.empty((3, len(which)))
+    for channel in range(3):
+        for i in range(len(which)):
+            rgb[channel, i] = moments[which[i], channel]
+    return rgb
+
 # %% ../nbs/12_grabcut.ipynb #grabcut-022
 @_jit
 def _make_noise(seed):
@@ -162,86 +171,85 @@ def _make_noise(seed):
 @_jit
 def _draw(which, weight, near, noise, turn):
     "Position drawn in proportion to weight x near; every colour has another number of `noise` each turn"
-    least, chosen = np.inf, 0
+    scores = np.empty(len(which))
     for i in range(len(which)):
-        score = noise[(which[i] * 97 + turn * 1009) & 4095] / (weight[i] * near[i])
-        if score < least:
-            least, chosen = score, i
-    return chosen
+        scores[i] = noise[(which[i] * 97 + turn * 1009) & 4095] / (weight[i] * near[i])
+    return np.argmin(scores)
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-024
 @_jit
-def _come_nearer(moments, which, weight, seed, near, out):
+def _come_nearer(rgb, weight, seed, near, out):
     "Squared distances to the nearest seed with one seed more, into `out`; their weighted sum"
-    r, g, b = moments[seed, _R], moments[seed, _G], moments[seed, _B]
+    r, g, b = rgb[:, seed]
     total = 0.
-    for i in range(len(which)):
-        m = which[i]
-        square = (moments[m, _R] - r)**2 + (moments[m, _G] - g)**2 + (moments[m, _B] - b)**2
-        out[i] = min(near[i], square)
+    for i in range(len(weight)):
+        square = (rgb[_R, i] - r)**2 + (rgb[_G, i] - g)**2 + (rgb[_B, i] - b)**2
+        out[i] = square if square < near[i] else near[i]
+    for i in range(len(weight)):
         total += weight[i] * out[i]
     return total
 
 @_jit
-def _draw_seeds(moments, which, weight, noise):
-    "(5,) seeds of k-means++, the best of three draws each, as OpenCV"
+def _draw_seeds(rgb, which, weight, noise):
+    "(5,) positions of the seeds of k-means++, the best of three draws each, as OpenCV"
     n = len(which)
     seeds = np.empty(COMPONENTS, np.int64)
     near, trial = np.full(n, np.inf), np.empty(n)
-    seeds[0] = which[_draw(which, weight, np.ones(n), noise, 0)]
+    seeds[0] = _draw(which, weight, np.ones(n), noise, 0)
     for k in range(1, COMPONENTS):
-        _come_nearer(moments, which, weight, seeds[k - 1], near, near)
+        _come_nearer(rgb, weight, seeds[k - 1], near, near)
         least = np.inf
         for turn in range(3):
-            seed = which[_draw(which, weight, near, noise, 3 * k + turn)]
-            total = _come_nearer(moments, which, weight, seed, near, trial)
+            seed = _draw(which, weight, near, noise, 3 * k + turn)
+            total = _come_nearer(rgb, weight, seed, near, trial)
             if total < least:
                 least, seeds[k] = total, seed
     return seeds
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-026
 @_jit
-def _join_centres(moments, which, centres, labels):
+def _join_centres(rgb, centres, labels):
     "Each colour to its nearest centre, in place; how many changed"
+    red, green, blue = rgb[_R], rgb[_G], rgb[_B]
     changed = 0
-    for i in range(len(which)):
-        r, g, b = moments[which[i], _R], moments[which[i], _G], moments[which[i], _B]
+    for i in range(len(labels)):
         least, nearest = np.inf, 0
         for k in range(COMPONENTS):
-            square = (r - centres[k, _R])**2 + (g - centres[k, _G])**2 + (b - centres[k, _B])**2
-            if square < least:
-                least, nearest = square, k
+            square = (red[i] - centres[k, _R])**2 + (green[i] - centres[k, _G])**2 + (blue[i] - centres[k, _B])**2
+            nearer = square < least
+            least = square if nearer else least
+            nearest = k if nearer else nearest
         changed += labels[i] != nearest
         labels[i] = nearest
     return changed
 
 @_jit
-def _move_centres(moments, which, weight, labels, centres):
+def _move_centres(rgb, weight, labels, centres):
     "Each centre to the mean of its pixels, in place; one without any stays"
     sums, count = np.zeros((COMPONENTS, 3)), np.zeros(COMPONENTS)
-    for i in range(len(which)):
+    for i in range(len(weight)):
         k = labels[i]
         count[k] += weight[i]
         for channel in range(3):
-            sums[k, channel] += weight[i] * moments[which[i], channel]
+            sums[k, channel] += weight[i] * rgb[channel, i]
     for k in range(COMPONENTS):
         if count[k]:
             for channel in range(3):
                 centres[k, channel] = sums[k, channel] / count[k]
 
 @_jit
-def _kmeans(moments, which, weight, noise):
+def _kmeans(rgb, which, weight, noise):
     "Cluster (n,) of each colour of a side"
-    labels = np.full(len(which), -1, np.int8)
+    labels = np.full(len(which), -1)
     centres = np.empty((COMPONENTS, 3))
-    seeds = _draw_seeds(moments, which, weight, noise)
+    seeds = _draw_seeds(rgb, which, weight, noise)
     for k in range(COMPONENTS):
         for channel in range(3):
-            centres[k, channel] = moments[seeds[k], channel]
+            centres[k, channel] = rgb[channel, seeds[k]]
     for _ in range(10):
-        if not _join_centres(moments, which, centres, labels):
+        if not _join_centres(rgb, centres, labels):
             break
-        _move_centres(moments, which, weight, labels, centres)
+        _move_centres(rgb, weight, labels, centres)
     return labels
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-029
@@ -287,21 +295,23 @@ def _fit(moments, which, weight, labels, out):
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-031
 @_jit
-def _distance(gaussian, colour):
-    "Half the squared Mahalanobis distance of a colour, a row of moments"
-    r, g, b = colour[_R] - gaussian[_R], colour[_G] - gaussian[_G], colour[_B] - gaussian[_B]
+def _distance(gaussian, red, green, blue):
+    "Half the squared Mahalanobis distance of a colour"
+    r, g, b = red - gaussian[_R], green - gaussian[_G], blue - gaussian[_B]
     straight = gaussian[_RR] * r * r + gaussian[_GG] * g * g + gaussian[_BB] * b * b
     return .5 * straight + gaussian[_RG] * r * g + gaussian[_RB] * r * b + gaussian[_GB] * g * b
 
 @_jit
-def _join_gaussians(gaussians, moments, which, labels):
+def _join_gaussians(gaussians, rgb, labels):
     "Each colour to the Gaussian whose density is highest there, in place"
-    for i in range(len(which)):
-        best = -np.inf
-        for k in range(COMPONENTS):
-            score = gaussians[k, _LOG_PEAK] - _distance(gaussians[k], moments[which[i]])
-            if score > best:
-                best, labels[i] = score, k
+    best = np.full(len(labels), -np.inf)
+    for k in range(COMPONENTS):
+        gaussian = gaussians[k]
+        for i in range(len(labels)):
+            score = gaussian[_LOG_PEAK] - _distance(gaussian, rgb[_R, i], rgb[_G, i], rgb[_B, i])
+            better = score > best[i]
+            best[i] = score if better else best[i]
+            labels[i] = k if better else labels[i]
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-033
 @_jit
@@ -309,40 +319,47 @@ def _learn(moments, colours, mask, noise, gaussians, first):
     "Gaussians (2, 5, 11) of background and foreground, in place; the first time from k-means"
     for side in range(2):
         which, weight = _count_side(colours, len(moments), mask, side == 1)
-        labels = np.zeros(len(which), np.int8)
+        rgb, labels = _gather(moments, which), np.zeros(len(which), np.int64)
         if first:
-            labels = _kmeans(moments, which, weight, noise)
+            labels = _kmeans(rgb, which, weight, noise)
             _fit(moments, which, weight, labels, gaussians[side])
-        _join_gaussians(gaussians[side], moments, which, labels)
+        _join_gaussians(gaussians[side], rgb, labels)
         _fit(moments, which, weight, labels, gaussians[side])
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-035
 @_jit
-def _log_density(gaussians, colour, logs):
-    "Of a side's mixture (5, 11) at a colour; `logs` (5,) is room to work in"
-    top, total = -np.inf, 0.
+def _log_densities(gaussians, rgb):
+    "(n,) of a side's mixture (5, 11) at colours"
+    n = rgb.shape[1]
+    logs, top, densities = np.empty((COMPONENTS, n)), np.full(n, -np.inf), np.empty(n)
     for k in range(COMPONENTS):
-        logs[k] = gaussians[k, _LOG_SHARE] - _distance(gaussians[k], colour)
-        if logs[k] > top:
-            top = logs[k]
-    for k in range(COMPONENTS):
-        if logs[k] > top - 40:
-            total += np.exp(logs[k] - top)
-    return top + np.log(total)
+        gaussian = gaussians[k]
+        for i in range(n):
+            logs[k, i] = gaussian[_LOG_SHARE] - _distance(gaussian, rgb[_R, i], rgb[_G, i], rgb[_B, i])
+            top[i] = logs[k, i] if logs[k, i] > top[i] else top[i]
+    for i in range(n):
+        total = 0.
+        for k in range(COMPONENTS):
+            below = logs[k, i] - top[i]
+            if below == 0:
+                total += 1
+            elif below > -40:
+                total += np.exp(below)
+        densities[i] = top[i] + np.log(total)
+    return densities
 
 @_jit
 def _log_odds(moments, colours, trimap, gaussians):
     "Of foreground, (n,) int32 in units, at most λ = 9γ, for every colour that an uncertain pixel has; 0 for others"
-    n = len(moments)
-    wanted = np.zeros(n, np.bool_)
+    wanted = np.zeros(len(moments), np.bool_)
     for y in range(trimap.shape[0]):
         for x in range(trimap.shape[1]):
             wanted[colours[y, x]] |= trimap[y, x] > 1
-    odds, logs = np.zeros(n, np.int32), np.empty(COMPONENTS)
-    for i in range(n):
-        if wanted[i]:
-            value = _log_density(gaussians[1], moments[i], logs) - _log_density(gaussians[0], moments[i], logs)
-            odds[i] = int(np.floor(min(max(value, -9. * GAMMA), 9. * GAMMA) * UNIT + .5))
+    which, odds = np.flatnonzero(wanted), np.zeros(len(moments), np.int32)
+    rgb = _gather(moments, which)
+    values = _log_densities(gaussians[1], rgb) - _log_densities(gaussians[0], rgb)
+    for i in range(len(which)):
+        odds[which[i]] = int(np.floor(min(max(values[i], -9. * GAMMA), 9. * GAMMA) * UNIT + .5))
     return odds
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-039
@@ -387,48 +404,48 @@ def _search(room, excess, stride, far, order):
     steps = _steps(stride)
     found = 0
     for i in range(len(excess)):
-        far[i] = _FAR
-        if excess[i] < 0:
-            far[i], order[found] = 1, i
-            found += 1
+        sink = excess[i] < 0
+        far[i] = 1 if sink else _FAR
+        order[np.uint64(found)] = i
+        found += sink
     k = 0
     while k < found:
         i = np.int64(order[np.uint64(k)])
         k += 1
+        next_step = far[np.uint64(i)] + np.int32(1)
         for d in range(8):
             j = np.uint64(i + steps[d])
-            if far[j] == _FAR and room[j, d ^ 1] > 0:
-                far[j], order[np.uint64(found)] = far[np.uint64(i)] + 1, j
-                found += 1
+            new = (far[j] == _FAR) & (room[j, d ^ 1] > 0)
+            far[j] = next_step if new else far[j]
+            order[np.uint64(found)] = j
+            found += new
     return order[:found]
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-044
 @_jit
-def _queue_up(excess, reached, queue, waiting):
+def _queue_up(excess, reached, queue):
     "Of the nodes that have a way, those that have excess, the farthest first; how many"
     n = 0
     for k in range(len(reached) - 1, -1, -1):
-        if excess[reached[k]] > 0:
-            queue[n], waiting[reached[k]] = reached[k], True
-            n += 1
+        queue[np.uint64(n)] = reached[k]
+        n += excess[reached[k]] > 0
     return n
 
 @_jit
 def _push(room, excess, stride, far, reached, queue):
     """A turn of a node in the queue: it gives what neighbours nearer to a sink can take, and steps back if that is
-    not all. As many turns as nodes were reached; False if none had any excess. `queue` has a power of 2 of places."""
-    waiting = np.zeros(len(excess), np.bool_)
-    in_queue = _queue_up(excess, reached, queue, waiting)
-    head, tail, ring = 0, in_queue, len(queue) - 1
+    not all. As many turns as nodes were reached; False if no excess is left that may have a way. `queue` has a power
+    of 2 of places, more than there are nodes"""
+    head, tail, ring = 0, _queue_up(excess, reached, queue), len(queue) - 1
     steps, turns = _steps(stride), len(reached)
     while head < tail and turns > 0:
         at = np.int64(queue[np.uint64(head & ring)])
         head += 1
         i = np.uint64(at)
-        amount, waiting[i] = excess[i], False
-        while amount > 0 and far[i] < _FAR:
+        amount, here = excess[i], far[i]
+        while amount > 0 and here < _FAR:
             turns -= 1
-            here, nearest = far[i], _FAR
+            nearest = _FAR
             for d in range(8):
                 capacity = np.int32(room[i, d])
                 if capacity == 0:
@@ -441,16 +458,16 @@ def _push(room, excess, stride, far, reached, queue):
                 amount -= flow
                 room[i, d] -= np.int16(flow)
                 room[j, d ^ 1] += np.int16(flow)
-                excess[j] += flow
-                if excess[j] > 0 and not waiting[j]:
-                    queue[np.uint64(tail & ring)], waiting[j] = j, True
-                    tail += 1
+                before = excess[j]
+                excess[j] = before + flow
+                queue[np.uint64(tail & ring)] = j
+                tail += (before <= 0) & (before + flow > 0)
                 if amount == 0:
                     break
             if amount > 0:
-                far[i] = min(nearest + 1, _FAR)
-        excess[i] = amount
-    return in_queue > 0
+                here = min(nearest + 1, _FAR)
+        excess[i], far[i] = amount, here
+    return head < tail
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-047
 @_jit
@@ -459,7 +476,7 @@ def _swap_source_and_sink(room, excess, stride):
     for i in range(len(excess)):
         excess[i] = -excess[i]
     steps = _steps(stride)
-    for i in range(stride, len(excess) - stride):
+    for i in range(stride, len(excess) - stride - 1):
         for d in range(0, 8, 2):
             j = i + steps[d]
             room[i, d], room[j, d + 1] = room[j, d + 1], room[i, d]
@@ -477,13 +494,13 @@ def _cut(room, excess, stride):
         balance += np.int64(excess[i] > 0) - np.int64(excess[i] < 0)
     if balance > 0:
         _swap_source_and_sink(room, excess, stride)
-    pushed = True
-    while pushed:
+    on_its_way = True
+    while on_its_way:
         reached = _search(room, excess, stride, far, order)
-        pushed = _push(room, excess, stride, far, reached, queue)
+        on_its_way = _push(room, excess, stride, far, reached, queue)
     if balance > 0:
         _swap_source_and_sink(room, excess, stride)
-        _search(room, excess, stride, far, order)
+    _search(room, excess, stride, far, order)
     return far
 
 # %% ../nbs/12_grabcut.ipynb #grabcut-048

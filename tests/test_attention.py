@@ -10,6 +10,8 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import dijkstra
 
 from locloc import attention
 from locloc.attention import (
@@ -18,7 +20,9 @@ from locloc.attention import (
     CLSAttention,
     Source,
     attention_map,
+    border_distance,
     centre_prior,
+    colour_vote,
     load_attention,
     register_source,
 )
@@ -392,3 +396,39 @@ def test_segments_are_those_of_scikit_image(count):
         compactness = 15 / max(np.ptp(lab), 1e-6)
         wanted = skimage.slic(lab, count, compactness, max_num_iter=3, start_label=0, convert2lab=False)
         assert np.array_equal(found, wanted)
+
+
+def features_of(seed, shape=(28, 28, 6)):
+    "Noise in which ways wind: a third of the cells is far from all others"
+    rng = np.random.default_rng(seed)
+    features = rng.uniform(0, 20, shape)
+    features[rng.random(shape[:2]) < .3] += 500
+    return features.astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 6), (14, 14, 6), (9, 31, 1), (1, 5, 2), (3, 3, 6)])
+def test_distances_to_the_border_are_dijkstras(shape):
+    h, w = shape[:2]
+    (a, b), border = attention._grid(h, w)
+    for seed in range(5):
+        features = features_of(seed, shape)
+        cells = features.reshape(h * w, -1)
+        graph = csr_array((np.linalg.norm(cells[a] - cells[b], axis=1) + 1, (a, b)), (h * w, h * w))
+        wanted = dijkstra(graph, directed=False, indices=border, min_only=True).reshape(h, w)
+        assert np.array_equal(border_distance(features), (wanted / max(wanted.max(), 1e-6)).astype(np.float32))
+
+
+def test_a_vote_is_the_mean_over_all_cells_by_likeness():
+    saliency, features = np.random.default_rng(0).random((28, 28)), features_of(1) / 50
+    places = np.stack(np.mgrid[:28, :28], -1) / 28
+    likeness = np.concatenate([features / 6, places / .2], -1).reshape(28**2, -1)
+    weights = np.exp(-np.square(likeness[:, None] - likeness).sum(-1) / 2)
+    wanted = ((weights * saliency.ravel()).sum(1) / weights.sum(1)).reshape(28, 28)
+    np.testing.assert_allclose(colour_vote(saliency, features, mix=1), wanted / wanted.max(), rtol=1e-4)
+
+
+def test_means_of_segments_are_bincounts():
+    rng = np.random.default_rng(0)
+    values, parts = rng.random((112, 112), np.float32), rng.integers(0, 90, (112, 112), np.int32)
+    wanted = np.bincount(parts.ravel(), values.ravel()) / np.bincount(parts.ravel())
+    assert np.array_equal(attention._mean_of_parts(values, parts), wanted[parts])

@@ -122,11 +122,59 @@ def test_one_gaussian_a_cluster_is_numpys():
     colours, moments = prepared._colours, prepared._moments
     which, weight = module._count_side(colours, len(moments), np.ones(colours.shape, bool), True)
     out = np.empty((COMPONENTS, 11))
-    module._fit(moments, which, weight, np.zeros(len(which), np.int8), out)
+    module._fit(moments, which, weight, np.zeros(len(which), np.int64), out)
     pixels = picture.reshape(-1, 3)
     assert np.allclose(out[0, module._R:module._B + 1], pixels.mean(0))
     assert np.allclose(np.linalg.inv(np.cov(pixels.T, bias=True)), full(out[0]), rtol=1e-6)
     assert np.isneginf(out[1:, module._LOG_SHARE]).all()
+
+def test_clusters_are_the_nearest_centres():
+    rng = np.random.default_rng(0)
+    rgb, centres, labels = rng.uniform(0, 255, (3, 1001)), rng.uniform(0, 255, (COMPONENTS, 3)), np.full(1001, -1)
+    wanted = np.square(rgb.T[:, None] - centres).sum(-1).argmin(1)
+    assert module._join_centres(rgb, centres, labels) == 1001 and (labels == wanted).all()
+    labels[:10] = -1
+    assert module._join_centres(rgb, centres, labels) == 10 and (labels == wanted).all()
+
+def test_a_side_joins_its_densest_gaussians():
+    picture, trimap = blobs(1)
+    _, _, gaussians = odds_and_links(picture, trimap)
+    rgb, labels = picture.reshape(-1, 3).T.astype(float), np.zeros(picture[..., 0].size, np.int64)
+    for side in gaussians:
+        module._join_gaussians(side, rgb, labels)
+        away = rgb.T[:, None] - side[:, module._R:module._B + 1]
+        squares = np.einsum("nki,kij,nkj->nk", away, np.stack([full(gaussian) for gaussian in side]), away)
+        assert (labels == (side[:, module._LOG_PEAK] - squares / 2).argmax(1)).all()
+
+def test_steps_to_a_sink_are_those_of_a_plain_search():
+    rng, stride = np.random.default_rng(0), 12
+    inside = np.pad(np.ones((8, 10), bool), 1).ravel()
+    steps = module._steps(stride)
+    room = rng.integers(0, 2, (120, 8)).astype(np.int16) * rng.integers(0, 2, (120, 1), np.int16)
+    for d, step in enumerate(steps):
+        room[~(inside & np.roll(inside, -step)), d] = 0
+    excess = np.where(inside & (rng.random(120) < .05), -1, 0).astype(np.int32)
+    far, order = np.empty(120, np.int32), np.empty(120, np.int32)
+    reached = module._search(room, excess, stride, far, order)
+    wanted = np.where(excess < 0, 1, module._FAR)
+    for _ in range(120):
+        for d, step in enumerate(steps):
+            nearer = np.roll(wanted, -step) + 1
+            wanted = np.where((room[:, d] > 0) & (nearer < wanted), nearer, wanted)
+    assert (far == wanted).all() and 2 < wanted[wanted < module._FAR].max() and (wanted == module._FAR)[inside].any()
+    assert sorted(reached) == np.flatnonzero(wanted < module._FAR).tolist() and (np.diff(far[reached]) >= 0).all()
+
+def test_a_graph_turned_round_twice_is_as_it_was():
+    "And nothing is touched that lies beside it"
+    rng = np.random.default_rng(0)
+    around = rng.integers(1, 99, (300, 8)).astype(np.int16)
+    room, excess = around[100:220], rng.integers(-99, 99, 120).astype(np.int32)
+    before, beside = room.copy(), np.delete(around, np.s_[100:220], 0)
+    module._swap_source_and_sink(room, excess, 12)
+    assert not np.array_equal(room, before)
+    assert np.array_equal(np.delete(around, np.s_[100:220], 0), beside)
+    module._swap_source_and_sink(room, excess, 12)
+    assert np.array_equal(room, before)
 
 def test_six_bits_cost_less_than_a_percent():
     "Masks from quantised colours, under the energy with every colour kept"
