@@ -128,6 +128,17 @@ def test_a_module_installed_elsewhere_finds_the_loops_that_were_compiled(tmp_pat
     assert not compiles(tmp_path/"there", tmp_path/"cache")
 
 
+def test_loops_start_without_linear_algebra_and_one_that_needs_it_has_it(folder):
+    code = """import sys
+import numpy as np
+from numba import njit
+from locloc.boxes import map_boxes
+map_boxes(np.eye(4))
+assert "scipy.linalg" not in sys.modules
+assert njit(lambda a: np.dot(a, a).sum())(np.eye(3)) == 3 and "scipy.linalg" in sys.modules"""
+    modules_after(code, folder)
+
+
 def test_without_a_place_of_the_users_a_loop_is_kept_beside_its_module(tmp_path):
     no_folder = tmp_path/"file"
     no_folder.write_text("")
