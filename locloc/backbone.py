@@ -66,12 +66,13 @@ class LiteStem(PatchEmbed):
     def __init__(self,
         *args, # as timm's `PatchEmbed`
         embed_dim:int=192, # D
+        net=None, # from `load_lite0`; None: one with random weights
         **kwargs
     ):
         super().__init__(*args, embed_dim=embed_dim, **kwargs)
         if self.patch_size != (16, 16):
             raise ValueError(f"the stem's maps make patches of 16 px, not {self.patch_size}")
-        self.net = load_lite0(weights=False)
+        self.net = net or load_lite0(weights=False)
         self.proj = nn.Conv2d(112, embed_dim // 4, 1, bias=False)
         self.proj_last = nn.Conv2d(1280, embed_dim - embed_dim // 4, 1, bias=False)
 
@@ -622,11 +623,13 @@ def _check_options(name, timm_kwargs): # those of a saved model may come from an
     if "checkpoint_path" in timm_kwargs:
         raise ValueError(f"{name}: a file of weights is given as weights=, timm does not read it as safely")
 
-def _build(name, timm_kwargs):
-    "The architecture behind a name, random weights"
+def _build(name, timm_kwargs, net=None):
+    "The architecture behind a name, random weights; with the stem's network given, only that has weights"
     _check_options(name, timm_kwargs)
     options = dict(num_classes=0, dynamic_img_size=True) | timm_kwargs
     if name == "locloc-tiny":
+        if net: # timm would fill its classifier anew
+            options |= dict(embed_layer=partial(LiteStem, net=net), weight_init="skip")
         model = VisionTransformer(**TINY_VIT | options)
         model.pretrained_cfg = model.patch_embed.net.pretrained_cfg
         return model
@@ -678,9 +681,8 @@ def load_backbone(
     **timm_kwargs # other architecture: embed_dim=, depth=, num_heads=, img_size=, ...
 ) -> FrozenViT: # raises FileNotFoundError where weights can't be had, ValueError where they don't fit
     "A frozen ViT by name"
-    model, stem = _build(name, timm_kwargs), {}
-    if name == "locloc-tiny" and weights is not False:
-        stem = {f"patch_embed.net.{key}": value for key, value in load_lite0().state_dict().items()}
+    net = load_lite0() if name == "locloc-tiny" and weights is not False else None
+    model = _build(name, timm_kwargs, net)
     if weights is None and name == "locloc-tiny":
         weights = TINY_FILE
     elif weights is None:
@@ -688,7 +690,8 @@ def load_backbone(
     if weights is not False:
         what, state = f"{weights} for {name}", read_weights(weights)
         _check_architecture(state, model, name, what)
-        if name == "locloc-tiny": # its file holds a GEG as well
+        if net: # its file has no stem, but a GEG
+            stem = {f"patch_embed.net.{key}": value for key, value in net.state_dict().items()}
             state = stem | {key: value for key, value in state.items() if not key.startswith("geg.")}
         state = _through_timm(_without_zero_biases(state, model, what), model, what)
         if not any(key.startswith("blocks.") for key in state):

@@ -89,6 +89,15 @@ class _Cache(caching.FunctionCache):
         # a name of its own: what two processes compile at once, for different types, would get the same
         self._cache_file._data_name_pattern = f"{self._impl.filename_base}-{uuid.uuid4().hex[:8]}.{{number:d}}.nbc"
 
+    def load_overload(self, *args): # under Numba's lock
+        "Without SciPy's linear algebra, 0.1 s of Numba's start to see if it is there; a loop that needs it gets it"
+        from numba.np import linalg
+        ensure_blas, linalg.ensure_blas = linalg.ensure_blas, lambda: None
+        try:
+            return super().load_overload(*args)
+        finally:
+            linalg.ensure_blas = ensure_blas
+
 # %% ../nbs/00_boxes.ipynb #boxes-012
 def _jit(function):
     "Compiled without the interpreter's lock; kept on disk if there is a place for it"

@@ -6,6 +6,7 @@
 __all__ = ['COMMANDS', 'Source', 'Masks', 'Tune', 'Train', 'Evaluate', 'Data', 'Predict', 'Demo', 'Info', 'main']
 
 # %% ../nbs/48_cli.ipynb #cli-003
+import atexit
 import csv
 import gc
 import getpass
@@ -38,6 +39,20 @@ from . import __version__
 from .faults import explain, faults_in_one_line, in_use, say
 from .files import Settings, check_folder, check_min, files_below, is_picture, parsing, read_json, replace_whole
 from .localization import one_line
+
+# %% ../nbs/48_cli.ipynb #ec12f1d1
+@contextmanager
+def _loading():
+    "Inside, where modules and models are loaded, nothing is looked through for garbage, nor is what was loaded later"
+    if "torch" in sys.modules: # in a notebook, whose garbage must not be kept
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 # %% ../nbs/48_cli.ipynb #cli-005
 @dataclass(frozen=True)
@@ -166,10 +181,11 @@ class Masks(Settings):
             raise SystemExit(1)
 
     def _make(self, dataset, workers):
-        from locloc.stores import Corrections, make_masks, on_accelerator
-        saved = self.source.setting(self.size)
-        params = self._params(saved.setting)
-        source = on_accelerator(saved.load_source())
+        with _loading():
+            from locloc.stores import Corrections, make_masks, on_accelerator
+            saved = self.source.setting(self.size)
+            params = self._params(saved.setting)
+            source = on_accelerator(saved.load_source())
         check_folder(self.out)
         store = make_masks(
             dataset, self.out, source, params, saved.size, workers, self.batch, shard=_parse_shard(self.shard),
@@ -505,11 +521,12 @@ class Evaluate(Settings):
             raise ValueError("no protocol given: --protocol NAME [NAME ...]")
 
     def run(self):
-        from locloc import ranks
-        from locloc.evaluate import evaluate
-        from locloc.localizers import load_method
-        from locloc.stores import MaskStore, pseudo_truth
-        methods = [load_method(text) for text in self.method]
+        with _loading():
+            from locloc import ranks
+            from locloc.evaluate import evaluate
+            from locloc.localizers import load_method
+            from locloc.stores import MaskStore, pseudo_truth
+            methods = [load_method(text) for text in self.method]
         dataset = _data(self.data, self.split, self.count, self.pictures)
         held_out = self.held_out and _data(self.data, self.held_out, self.count, self.pictures)
         pseudo = None
@@ -572,6 +589,7 @@ _DATA = {"get": _Get, "check": _Check}
 
 # %% ../nbs/48_cli.ipynb #fa96fdec
 _ANSWER = "_locloc.png" # how the file of an answer ends
+_QUICK_PNG = dict(compress_level=2) # half the time of a whole figure for a sixth more bytes
 
 def _listed_masks(folder):
     file = folder/"index.csv"
@@ -648,32 +666,34 @@ class Predict(Settings):
             raise ValueError("no picture given: locloc predict PICTURE [PICTURE ...]")
 
     def run(self):
-        from locloc.localizers import load_method
         from locloc.report import check_labels, label_files
         images = _images(_find_pictures(self.pictures))
         if "yolo" in self.save:
             label_files(images)
             check_labels(self.out/"labels")
         check_folder(self.out)
-        said = self._answer(images, load_method(self.method))
+        said = self._answer(images)
         self._write(said)
         if len(said) < len(images):
             raise SystemExit(1)
 
-    def _answer(self, images, method):
+    def _answer(self, images):
         "Predictions of the pictures that can be read"
-        from locloc.boxes import on_compiling
-        from locloc.data import open_picture
-        from locloc.localizers import localize
-        from locloc.plot import answer_figure
-        from locloc.report import Prediction
+        with _loading():
+            from locloc.boxes import on_compiling
+            from locloc.data import open_picture
+            from locloc.localizers import load_method, localize
+            from locloc.plot import answer_figure
+            from locloc.report import Prediction
+            method = load_method(self.method)
         said, files = [], _answer_files(self.out, images)
         for image, path in images.items():
             try:
                 picture = open_picture(path)
                 with on_compiling(_say_that_it_compiles):
                     found = localize(picture, method)
-                replace_whole(files[image], partial(answer_figure(found, picture).savefig, format="png"))
+                figure = answer_figure(found, picture)
+                replace_whole(files[image], partial(figure.savefig, format="png", pil_kwargs=_QUICK_PNG))
                 print(one_line(f"{path}: {found.words} -> {files[image]}"))
                 said.append(Prediction(image, picture.shape[:2], found))
             except (ValueError, OSError) as error:
@@ -797,11 +817,13 @@ def _dispatch(args):
         from locloc.compare import main as run
         run(args)
     elif args[:1] == ["train"]:
-        from locloc import box_peers, cnn_peers, vit_peers  # noqa: F401 - peers make themselves known to the loop
-        from locloc.train import main as run
+        with _loading():
+            from locloc import box_peers, cnn_peers, vit_peers  # noqa: F401 - peers make themselves known to the loop
+            from locloc.train import main as run
         run(args[1:])
     elif args[:1] == ["forecast"]:
-        from locloc.forecast import main as run
+        with _loading():
+            from locloc.forecast import main as run
         run(args[1:])
     elif args[:1] == ["data"]:
         _run_command(_DATA, args[1:], "locloc data", Data.__doc__)
@@ -811,6 +833,7 @@ def _dispatch(args):
 def main(args:list[str]|None=None):
     "`locloc`: see `locloc --help`."
     args = sys.argv[1:] if args is None else args
+    atexit.register(gc.freeze)
     with faults_in_one_line():
         _dispatch(args)
 

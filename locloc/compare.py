@@ -19,24 +19,22 @@ from typing import Literal
 
 import numpy as np
 import tyro
-from matplotlib.figure import Figure
-from scipy import stats
-from torch import nn
 
-from . import cnn_peers, ranks, vit_peers  # noqa: F401 - peers make themselves known
-from .backbone import load_cnn
-from .box_peers import ddt_masks
+from . import ranks
 from .data import get_protocol, load_dataset
-from .evaluate import evaluate
 from .files import Settings, check_folder, check_min, parsing, replace_whole
 from .localizers import load_localizer, load_method
 from .masks import PPDParams, source_preset
-from .peers import PEERS
 from .report import padded_table, with_seed
 from .stores import MaskStore, cores, make_masks
-from .train import STAGES, train
 
 # %% ../nbs/35_compare.ipynb #compare-005
+def _stages():
+    "What can be trained, by name; asked late, for PyTorch comes with it and `--help` needs none"
+    from locloc import box_peers, cnn_peers, vit_peers  # noqa: F401 - peers make themselves known
+    from locloc.train import STAGES
+    return STAGES
+
 @dataclass(frozen=True)
 class _Experiment(Settings):
     "What the commands share: a data set, masks and runs in one folder, seeds, protocols"
@@ -79,7 +77,9 @@ class _Experiment(Settings):
 
     def train(self, name, stage, seed, **options): # -> finished model
         "A run in the experiment's folder, trained as far as it is not"
-        config = STAGES[stage].of(self.preset)
+        from locloc.peers import PEERS
+        from locloc.train import train
+        config = _stages()[stage].of(self.preset)
         backbone = {"cnn": self.cnn, "vit": self.vit}[config.network]
         given = dict(epochs=self.epochs) if self.epochs else {}
         config = replace(config, data=self.data, pictures=self.pictures, count=self.count, backbone=backbone,
@@ -93,6 +93,7 @@ class _Experiment(Settings):
         return load_localizer(config.out)
 
     def judge(self, localizers, **options): # -> Report
+        from locloc.evaluate import evaluate
         held_out = self.dataset("train")
         return evaluate(self.dataset(self.split), localizers, self.protocol, held_out, train=held_out,
                         workers=self.workers, **options)
@@ -108,7 +109,7 @@ class Entry:
     @property
     def trained(self): # weights of its heads, of all that it has; None: it was not trained
         first = next(iter(self.localizers), None)
-        if not isinstance(first, nn.Module):
+        if not hasattr(first, "parameters"):
             return None
         everything, frozen = (sum(p.numel() for p in part.parameters()) for part in (first, first.backbone))
         return everything - frozen, everything
@@ -292,6 +293,7 @@ def paired_difference(
         return ""
     if np.ptp(apart) == 0:
         return f"{apart[0]:+.1f} on every picture"
+    from scipy import stats
     low, high = stats.bootstrap((apart,), np.mean, method="percentile", n_resamples=2000, batch=200,
                                 rng=np.random.default_rng(0)).confidence_interval
     return f"{apart.mean():+.1f} ({low:+.1f} to {high:+.1f})"
@@ -350,8 +352,8 @@ class Compare(_Experiment):
         if name == "psol_ddt":
             runs = tuple(self.train(name, "psol", seed, masks=self.ddt_masks()) for seed in self.seeds)
             return Entry("PSOL, own boxes", runs, "PSOL")
-        if name in STAGES:
-            config = STAGES[name]
+        if name in _stages():
+            config = _stages()[name]
             masks = dict(masks=self.grabcut_masks()) if config.of(self.preset).needs_masks else {}
             title = getattr(config, "title", "") or name
             return Entry(title, tuple(self.train(name, name, seed, **masks) for seed in self.seeds), title)
@@ -361,6 +363,8 @@ class Compare(_Experiment):
         folder = self.out/"masks"/"ddt"
         done = folder.exists() and "counts" in MaskStore(folder).manifest
         if ranks.is_first() and not done:
+            from locloc.backbone import load_cnn
+            from locloc.box_peers import ddt_masks
             ddt_masks(self.dataset("train"), folder, load_cnn(self.cnn))
         ranks.wait()
         return folder
@@ -372,7 +376,7 @@ class Compare(_Experiment):
 
     def run(self):
         check_folder(self.out)
-        needs_training = (*STAGES, "locloc", "ppd", "psol_ddt")
+        needs_training = (*_stages(), "locloc", "ppd", "psol_ddt")
         in_turn = sorted(self.methods, key=needs_training.__contains__) # what can't be loaded is told first
         entries = {name: _named(self.entry(name)) for name in in_turn}
         entries = [entries[name] for name in self.methods]
@@ -436,6 +440,7 @@ def difference(
     apart = np.subtract(more, less)
     if len(apart) < 2:
         return f"{apart.mean():+.1f} (one seed)"
+    from scipy import stats
     half = stats.t.ppf(.975, len(apart) - 1)*apart.std(ddof=1)/len(apart)**.5
     return f"{apart.mean():+.1f} ({apart.mean() - half:+.1f} to {apart.mean() + half:+.1f})"
 
@@ -510,6 +515,7 @@ def fig5_figure(
     lines,  # of masks and of LocLoc, in turn, for each value
 ):          # Figure
     "What δ1 does to masks, localization and classes; bars: 95 %"
+    from matplotlib.figure import Figure
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     ax = figure.subplots()
     apart = .02*np.ptp(delta1) # or the bars would cover each other

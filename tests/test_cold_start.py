@@ -50,6 +50,34 @@ def test_a_look_at_files_loads_no_network_and_draws_nothing(args, folder):
     assert not loaded & {*NETWORKS, "matplotlib", "scipy.sparse", "skimage"}
 
 
+@pytest.mark.parametrize("command", ["masks", "predict", "evaluate", "compare", "table5", "fig5"])
+def test_help_loads_no_network_and_draws_nothing(command, folder):
+    loaded = modules_after(COMMAND.format([command, "--help"]), folder)
+    assert not loaded & {*NETWORKS, "matplotlib", "scipy.stats", "skimage"}
+
+
+WATCHED = """import gc
+from locloc.cli import main
+from locloc.localizers import Whole, register_localizer
+def make(fails=False):
+    assert not gc.isenabled()
+    if fails:
+        raise ValueError("no")
+    return Whole()
+register_localizer("watched", make)
+for method in ("watched,fails=true", "watched"):
+    try:
+        main(["predict", "pictures", "--out", "answers", "--method", method])
+    except SystemExit:
+        print("failed", file=open("failed", "w"))
+    assert gc.isenabled()"""
+
+
+def test_garbage_is_looked_for_again_once_a_method_is_loaded_or_can_not_be(folder):
+    modules_after(WATCHED, folder)
+    assert (folder/"failed").exists() and list((folder/"answers").rglob("*_locloc.png"))
+
+
 def test_data_stores_methods_and_the_page_are_imported_without_a_network(folder):
     code = "import locloc.data, locloc.stores, locloc.workbench, locloc.localizers, locloc.widgets"
     assert not modules_after(code, folder) & {*NETWORKS, "matplotlib", "scipy.stats", "skimage.segmentation"}
@@ -98,6 +126,17 @@ def compiles(folder, cache):
 def test_a_module_installed_elsewhere_finds_the_loops_that_were_compiled(tmp_path):
     assert compiles(tmp_path/"here", tmp_path/"cache")
     assert not compiles(tmp_path/"there", tmp_path/"cache")
+
+
+def test_loops_start_without_linear_algebra_and_one_that_needs_it_has_it(folder):
+    code = """import sys
+import numpy as np
+from numba import njit
+from locloc.boxes import map_boxes
+map_boxes(np.eye(4))
+assert "scipy.linalg" not in sys.modules
+assert njit(lambda a: np.dot(a, a).sum())(np.eye(3)) == 3 and "scipy.linalg" in sys.modules"""
+    modules_after(code, folder)
 
 
 def test_without_a_place_of_the_users_a_loop_is_kept_beside_its_module(tmp_path):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+import locloc.train
 from locloc import compare
 from locloc.cli import main
 from locloc.compare import (
@@ -64,13 +65,13 @@ def weights(run):
 
 
 def test_stopped_in_the_middle_it_ends_with_the_same_table(whole, tmp_path, monkeypatch):
-    train = compare.train
+    train = locloc.train.train
     def stop_at_the_second(config):
         if config.seed == 1:
             raise KeyboardInterrupt
         return train(config)
     with monkeypatch.context() as patched:
-        patched.setattr(compare, "train", stop_at_the_second)
+        patched.setattr("locloc.train.train", stop_at_the_second)
         with pytest.raises(SystemExit):
             run(tmp_path, *WORDS)
     assert (tmp_path/"cam-0"/"model").exists() and not (tmp_path/"cam-1").exists()

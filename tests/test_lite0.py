@@ -67,6 +67,11 @@ def test_stem_gives_what_the_network_gives():
     assert fine.shape == (2, 112, 6, 4) and coarse.shape == (2, 320, 3, 2)
 
 
+def test_a_loaded_vit_sees_through_the_network_as_its_package_has_it():
+    stem, lite0 = load_backbone("locloc-tiny").model.patch_embed.net.state_dict(), load_lite0().state_dict()
+    assert stem.keys() == lite0.keys() and all(stem[name].equal(lite0[name]) for name in lite0)
+
+
 def test_stem_of_other_patches_is_refused():
     with pytest.raises(ValueError, match="16 px"):
         LiteStem(patch_size=8)
