@@ -817,12 +817,14 @@ def _dispatch(args):
         from locloc.compare import main as run
         run(args)
     elif args[:1] == ["train"]:
-        with _loading():
+        from locloc.attention import without_compiler
+        with _loading(), without_compiler():
             from locloc import box_peers, cnn_peers, vit_peers  # noqa: F401 - peers make themselves known to the loop
             from locloc.train import main as run
         run(args[1:])
     elif args[:1] == ["forecast"]:
-        with _loading():
+        from locloc.attention import without_compiler
+        with _loading(), without_compiler():
             from locloc.forecast import main as run
         run(args[1:])
     elif args[:1] == ["data"]:

@@ -41,7 +41,6 @@ from accelerate.utils import (
 from safetensors import safe_open
 from safetensors.torch import load_file
 from timm.data import Mixup
-from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import distributed, nn
@@ -120,10 +119,11 @@ class TrainConfig(Settings):
         if self.best and not self.held_out:
             raise ValueError(f"best {self.best!r} needs pictures that are held out: --held-out .1, say")
         _check_trackers(self.trackers)
-        try:
-            TrainConfig.make_optimizer(self, nn.Linear(1, 1), self.lr)
-        except Exception as error: # whatever an optimizer that is not installed raises
-            raise ValueError(f"optimizer {self.optimizer!r}: {one_line(str(error))}") from None
+        if self.optimizer not in _USUAL or self.fused:
+            try:
+                TrainConfig.make_optimizer(self, nn.Linear(1, 1), self.lr)
+            except Exception as error: # whatever an optimizer that is not installed raises
+                raise ValueError(f"optimizer {self.optimizer!r}: {one_line(str(error))}") from None
         self.transform() # raises ValueError on what it can't do
 
     def transform(self): # TrainTransform of the training pictures
@@ -139,6 +139,7 @@ class TrainConfig(Settings):
         return replace(self, resize=self.crop, cached_views=min(self.cached_views, 1))
 
     def make_optimizer(self, head, lr, **options):
+        from timm.optim import create_optimizer_v2  # a second, which `--help` does without
         return create_optimizer_v2(
             head, opt=self.optimizer, lr=lr, weight_decay=self.weight_decay, **options,
             **{"fused": True} if self.fused else {})
@@ -156,6 +157,8 @@ class TrainConfig(Settings):
     @staticmethod
     def load_model(folder): # what `finished` of its stage gave, from where it was saved
         return LocLoc.load(folder)
+
+_USUAL = "adam", "adamw", "sgd"
 
 def _check_trackers(names):
     usable = [tracker.value for tracker in get_available_trackers()]
@@ -580,7 +583,7 @@ def load_checkpoint(run, head, optimizer, mean=None, scaler=None) -> int: # the 
         scaler.load_state_dict(files.read_json(newest/"scaler.json"))
     return int(newest.name.removeprefix("step_"))
 
-# %% ../nbs/24_train.ipynb #4021f10d
+# %% ../nbs/24_train.ipynb #f25dc452
 def _keep_best(config, step, head, figures):
     file, value, before = config.out/"best.safetensors", figures[config.best], math.nan
     if file.exists():
@@ -679,7 +682,7 @@ def _share_batch_norm(head, device):
             part.__class__ = _SharedBatchNorm
     return head
 
-# %% ../nbs/24_train.ipynb #eddb3799
+# %% ../nbs/24_train.ipynb #7dee0184
 @dataclass(frozen=True)
 class _Pictures:
     "What a training sees"
