@@ -178,7 +178,8 @@ def test_the_tutorials_job_for_slurm_goes_on_where_its_time_was_up(tmp_path, sta
         (tmp_path/name).write_text(f"#!/bin/sh\n{does}\n")
         (tmp_path/name).chmod(0o755)
     given = dict(SLURM_JOB_ID="7", SLURM_NNODES="2", SLURM_JOB_NODELIST="[one,two]", STATUS=status, SECONDS=seconds)
-    subprocess.run(["bash", "-c", job], env={**given, "PATH": f"{tmp_path}:{os.environ['PATH']}"}, cwd=tmp_path)
+    given["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
+    assert subprocess.run(["bash", "-c", job], env=given, cwd=tmp_path).returncode == int(status)
     assert (tmp_path/"requeue").exists() == again
     started = get_args_parser().parse_args((tmp_path/"torchrun.txt").read_text().splitlines()[1:])
     assert (started.nnodes, started.rdzv_endpoint, started.training_script) == ("2", "one:20007", "locloc")
