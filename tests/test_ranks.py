@@ -1,33 +1,43 @@
-"The same command on one rank and on two: the same figures; ranks that are killed, and what goes on from there."
+"The same command on one rank and on two: the same figures, however ranks are started; and what goes on after a stop."
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
+from accelerate.commands.launch import launch_command_parser
 from safetensors.torch import load_file
+from torch.distributed.run import get_args_parser
 
-from locloc import ranks
+from locloc import cli, ranks
+from locloc.compare import Compare, Fig5, Table5
 from locloc.data import load_dataset
 from locloc.evaluate import evaluate
+from locloc.forecast import Plan
 from locloc.masks import GrabCutParams
 from locloc.stores import make_masks
 from locloc.sweeps import choose_params
-from locloc.train import GEGConfig, LFDMConfig, train
+from locloc.train import STAGES, GEGConfig, LFDMConfig, parse, train
 
 COUNT = 16
 SMALL = dict(count=COUNT, batch=8, crop=96, resize=112)
-ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
-
-
-def launch(*command):
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *map(str, command)]
+COMMANDS_FIRST = sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"]
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1", "PATH": COMMANDS_FIRST}
+TORCHRUN = "torchrun", "--standalone", "--nproc-per-node", "2"
+FORMS = {
+    "torchrun -m": (*TORCHRUN, "-m", "locloc.cli"),
+    "torchrun --no-python": (*TORCHRUN, "--no-python", "locloc"),
+    "accelerate launch": ("accelerate", "launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0",
+                          "-m", "locloc.cli"),
+}
 
 
 def options(masks, out, **more):
@@ -54,6 +64,10 @@ def work(folder, masks):
     if ranks.is_first():
         report.save(folder/"report")
         (folder/"chosen.txt").write_text(repr(rows))
+    few = dict(data="scenes", count=4, epochs=2, workers=1)
+    Compare(**few, methods=("cam", "grabcut:lowlevel"), masks=masks, out=folder/"compare").run()
+    Table5(**few, seeds=(0,), masks=masks, out=folder/"table5").run()
+    Fig5(**few, delta1=(.6,), attention="lowlevel", out=folder/"fig5").run()
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +85,7 @@ def both(tmp_path_factory, masks):
     torch.set_num_threads(1) # with more a network answers a little differently
     work(one, masks)
     torch.set_num_threads(threads)
-    subprocess.run(launch(__file__, two, masks), check=True, env=ONE_THREAD, timeout=600)
+    subprocess.run([*TORCHRUN, __file__, two, masks], check=True, env=ONE_THREAD, timeout=600)
     return one, two
 
 
@@ -117,8 +131,63 @@ def test_two_ranks_choose_what_one_chooses(both):
     assert one == two and one
 
 
+def read_table(file):
+    "Its lines, without the command and, where they are the last column, milliseconds"
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [re.sub(r"\| +[\d.]+ \|$", "", line) for line in lines if not line.startswith("| command")]
+
+
+@pytest.mark.parametrize("experiment", ["compare", "table5", "fig5"])
+def test_two_ranks_write_the_table_that_one_writes(both, experiment):
+    one, two = (read_table(folder/experiment/"table.md") for folder in both)
+    assert one == two and len(one) > 5
+
+
+def test_two_ranks_make_the_masks_and_the_figure_of_fig5_that_one_makes(both):
+    one, two = (contents(folder/"fig5", "fig5.png", "manifest.json", "masks/**/*.png") for folder in both)
+    assert one == two and len(one) == 1 + 1 + 4
+
+
+def words_of(kind):
+    "Options of a command as they are typed"
+    for field in fields(kind):
+        name = field.name.replace("_", "-")
+        yield from (f"--{name}", f"--no-{name}")
+
+
+@pytest.mark.parametrize("parser", [get_args_parser, launch_command_parser])
+def test_no_launcher_takes_an_option_of_ours(parser):
+    kinds = [*filter(is_dataclass, cli.COMMANDS.values()), cli.Source, Compare, Table5, Fig5, Plan, *STAGES.values()]
+    for word in sorted({word for kind in kinds for word in words_of(kind)}):
+        ours = ["train", word, "3"]
+        assert parser().parse_args(["-m", "locloc.cli", *ours]).training_script_args == ours
+
+
+STAND_INS = {
+    "srun": 'printf "%s\\n" "$@" > "$1.txt"; [ "$1" != torchrun ] || exit "$STATUS"',
+    "scontrol": 'if [ "$1" = show ]; then printf "%s\\n" one two; else touch "$1"; fi',
+}
+
+
+@pytest.mark.parametrize("status, seconds, again", [("0", "14300", False), ("1", "9", False), ("1", "14300", True)])
+def test_the_tutorials_job_for_slurm_goes_on_where_its_time_was_up(tmp_path, status, seconds, again):
+    tutorial = (Path(__file__).parents[1]/"nbs"/"tutorials"/"many_gpus.ipynb").read_text(encoding="utf-8")
+    texts = ["".join(cell["source"]) for cell in json.loads(tutorial)["cells"]]
+    job = next(filter(None, (re.search("```bash\n(.*?)```", text, re.DOTALL) for text in texts)))[1]
+    for name, does in STAND_INS.items():
+        (tmp_path/name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path/name).chmod(0o755)
+    given = dict(SLURM_JOB_ID="7", SLURM_NNODES="2", SLURM_JOB_NODELIST="[one,two]", STATUS=status, SECONDS=seconds)
+    given["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
+    assert subprocess.run(["bash", "-c", job], env=given, cwd=tmp_path).returncode == int(status)
+    assert (tmp_path/"requeue").exists() == again
+    started = get_args_parser().parse_args((tmp_path/"torchrun.txt").read_text().splitlines()[1:])
+    assert (started.nnodes, started.rdzv_endpoint, started.training_script) == ("2", "one:20007", "locloc")
+    assert parse(started.training_script_args[1:]).out == Path("/shared/runs/geg")
+
+
 def test_a_batch_that_ranks_cannot_share_is_told_once(masks, tmp_path):
-    command = launch("-m", "locloc.cli", "train", "lfdm", "--preset", "tiny", *options(masks, tmp_path/"run", batch=7))
+    command = [*FORMS["torchrun -m"], "train", "lfdm", "--preset", "tiny", *options(masks, tmp_path/"run", batch=7)]
     ended = subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD, timeout=600)
     assert ended.returncode == 1
     told = [line for line in ended.stderr.splitlines() if line.startswith("locloc:")]
@@ -136,11 +205,14 @@ def rank_of(process):
     return process.environ().get("RANK")
 
 
-def end(process, number, launcher=False):
-    "Send a signal to the launcher or to its rank 1; wait until every rank has ended"
+def end(process, number, whom):
+    "Send a signal to rank 1, to the launcher or, as Ctrl-C does, to all; wait until every rank has ended"
     children = psutil.Process(process.pid).children()
-    target = process if launcher else next(child for child in children if rank_of(child) == "1")
-    target.send_signal(number)
+    if whom == "all":
+        os.killpg(process.pid, number)
+    else:
+        rank_1 = next(child for child in children if rank_of(child) == "1")
+        (process if whom == "launcher" else rank_1).send_signal(number)
     assert process.wait(120) != 0
     assert not psutil.wait_procs(children, 120)[1]
 
@@ -154,21 +226,34 @@ def whole(tmp_path_factory, masks):
     return config
 
 
-@pytest.mark.parametrize("number, launcher, ranks", [(signal.SIGKILL, False, 2), (signal.SIGTERM, True, 1)])
-def test_a_stopped_run_goes_on_with_any_number_of_ranks(whole, tmp_path, number, launcher, ranks):
-    words = "lfdm", "--preset", "tiny", "--epochs", "6", "--cached-views", "1", "--checkpoint-minutes", "0"
-    command = launch("-m", "locloc.cli", "train", *words, *options(whole.masks, tmp_path/"run"))
-    process = subprocess.Popen(command, env=ONE_THREAD, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while steps(tmp_path/"run") < 3 and process.poll() is None:
-        time.sleep(.01)
-    end(process, number, launcher)
-    assert (tmp_path/"run"/"checkpoints").exists() and not (tmp_path/"run"/"model").exists()
-    if ranks == 1:
-        train(replace(whole, out=tmp_path/"run"), progress=False)
-    else:
-        subprocess.run(command, check=True, env=ONE_THREAD, capture_output=True, timeout=600)
+def test_a_batch_in_parts_teaches_what_a_whole_one_teaches(whole, tmp_path):
+    train(replace(whole, out=tmp_path/"run", accumulate=2), progress=False)
     assert apart(whole.out, tmp_path/"run") < 1e-5
-    assert figures(tmp_path/"run") == figures(whole.out)
+
+
+@pytest.mark.parametrize("first, number, whom, second", [
+    ("torchrun -m", signal.SIGKILL, "rank 1", "torchrun --no-python"),
+    ("torchrun -m", signal.SIGTERM, "launcher", None),
+    ("accelerate launch", signal.SIGINT, "all", None),
+])
+def test_a_stopped_run_goes_on_with_any_number_of_ranks(whole, tmp_path, first, number, whom, second):
+    killed, run = number == signal.SIGKILL, tmp_path/"run"
+    words = ["train", "lfdm", "--preset", "tiny", *options(whole.masks, run, epochs=6, cached_views=1)]
+    often = ["--checkpoint-minutes", "0"] if killed else []
+    process = subprocess.Popen([*FORMS[first], *words, *often], env=ONE_THREAD, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL, start_new_session=True)
+    while steps(run) < 3 and process.poll() is None:
+        time.sleep(.01)
+    end(process, number, whom)
+    checkpoint = max((run/"checkpoints").glob("step_????????"))
+    assert killed or int(checkpoint.name.removeprefix("step_")) == steps(run)
+    assert not (run/"model").exists()
+    if second:
+        subprocess.run([*FORMS[second], *words], check=True, env=ONE_THREAD, capture_output=True, timeout=600)
+    else:
+        train(replace(whole, out=run), progress=False)
+    assert apart(whole.out, run) < 1e-5
+    assert figures(run) == figures(whole.out)
 
 
 if __name__ == "__main__":
