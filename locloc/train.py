@@ -336,7 +336,7 @@ def _loader_of_all(config, data, among):
 def _load(config, data, batches):
     workers, on_gpu = config.workers, torch.accelerator.is_available()
     if workers is None:
-        workers = min(cores()//ranks.local_count(), 8) if on_gpu else 0
+        workers = min(cores(), 8) if on_gpu else 0
     return DataLoader(data, batch_sampler=batches, num_workers=workers, pin_memory=on_gpu,
         worker_init_fn=_leave_signals_to_the_loop, persistent_workers=workers > 0)
 
@@ -583,7 +583,7 @@ def load_checkpoint(run, head, optimizer, mean=None, scaler=None) -> int: # the 
         scaler.load_state_dict(files.read_json(newest/"scaler.json"))
     return int(newest.name.removeprefix("step_"))
 
-# %% ../nbs/24_train.ipynb #f25dc452
+# %% ../nbs/24_train.ipynb #3e4a3caa
 def _keep_best(config, step, head, figures):
     file, value, before = config.out/"best.safetensors", figures[config.best], math.nan
     if file.exists():
@@ -682,7 +682,7 @@ def _share_batch_norm(head, device):
             part.__class__ = _SharedBatchNorm
     return head
 
-# %% ../nbs/24_train.ipynb #7dee0184
+# %% ../nbs/24_train.ipynb #91839a3a
 @dataclass(frozen=True)
 class _Pictures:
     "What a training sees"
@@ -948,7 +948,8 @@ def train(
         stage.to(accelerator.device, memory_format=torch.channels_last)
         pictures = _see(config, stage, dataset, held_out, masks, progress, check)
         if config.compile:
-            stage.compile()
+            stage.backbone.compile()
+            stage.head.compile()
         _fit(accelerator, config, stage, pictures, progress, check)
 
         model = stage.eval().cpu().finished(dataset.classes)

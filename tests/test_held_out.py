@@ -207,7 +207,7 @@ def untouched(scenes, masks, tmp_path_factory):
 
 
 def test_a_compiled_training_learns_the_same(scenes, masks, tmp_path, untouched):
-    with patch.object(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager")):
+    with patch.object(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager")):
         train(geg(tmp_path, epochs=1, compile=True), scenes, masks, progress=False)
     assert apart(untouched, weights(tmp_path)) < 1e-5
 
