@@ -268,7 +268,8 @@ def watch_training(
         made = config.stage(backbone, num_classes)
         compute = made.features
         def marked(pictures):
-            features()
+            if not steps.moments: # later it is pictures to look at
+                features()
             return compute(pictures)
         made.features = marked
         made.register_forward_pre_hook(steps)
@@ -462,8 +463,17 @@ def _disk_of(name, config, run, count):
     out, steps = run.config.out, count_steps(count, config.batch, config.epochs)
     for part in ("checkpoints", "model"):
         yield Disk(f"{name}, {part}", _folder_bytes(out/part))
-    log = (out/"metrics.jsonl").stat().st_size + _folder_bytes(out/"events")
-    yield Disk(f"{name}, log", round(log/len(run.steps.moments)*steps))
+    sheets = _sheet_bytes(out/"events"/"locloc")
+    figures = (out/"metrics.jsonl").stat().st_size + _folder_bytes(out/"events") - sum(sheets)
+    log = figures/len(run.steps.moments)*steps + sum(sheets)/max(1, len(sheets))*config.epochs
+    yield Disk(f"{name}, log", round(log))
+
+def _sheet_bytes(folder):
+    "Of the pictures that a tracker got, one sheet an epoch"
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    events = EventAccumulator(str(folder), {"images": 0}).Reload()
+    sheets = events.Images("pictures") if "pictures" in events.Tags()["images"] else []
+    return [len(sheet.encoded_image_string) for sheet in sheets]
 
 def _time_opening(dataset, seconds):
     marks, some = Marks(), dataset.subset(200)

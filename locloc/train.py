@@ -93,8 +93,8 @@ class TrainConfig(Settings):
     features:Path|None=None
     # share of the pictures that teach nothing, [0, 1): measured after every epoch, by pseudo masks and labels alone
     held_out:float=0.
-    # figure of those pictures by which one epoch's weights become the finished model: `loss` or another that the log
-    # names, the highest `top1` or the lowest of what else there is; None: the last epoch's
+    # figure of those pictures by which one epoch's weights become the finished model, such as loss, mse (of geg) or
+    # top1: the highest top1, the lowest of all others; None: the last epoch's
     best:str|None=None
     ema:float=0.               # decay of a running mean of the weights, which is measured and saved, [0, 1); 0: none
     seed:int=0                 # orders, crops, flips, initial weights, and which pictures are held out
@@ -583,7 +583,7 @@ def load_checkpoint(run, head, optimizer, mean=None, scaler=None) -> int: # the 
         scaler.load_state_dict(files.read_json(newest/"scaler.json"))
     return int(newest.name.removeprefix("step_"))
 
-# %% ../nbs/24_train.ipynb #3e4a3caa
+# %% ../nbs/24_train.ipynb #2c096c09
 def _keep_best(config, step, head, figures):
     file, value, before = config.out/"best.safetensors", figures[config.best], math.nan
     if file.exists():
@@ -682,7 +682,7 @@ def _share_batch_norm(head, device):
             part.__class__ = _SharedBatchNorm
     return head
 
-# %% ../nbs/24_train.ipynb #91839a3a
+# %% ../nbs/24_train.ipynb #0d226724
 @dataclass(frozen=True)
 class _Pictures:
     "What a training sees"
@@ -749,7 +749,6 @@ def _fit(accelerator, config, stage, pictures, progress, check): # check: called
     state = head, optimizer, mean, accelerator.scaler
     step = _same_for_all(load_checkpoint(config.out, *state), config.out)
     kept = mean.module if mean else head
-    _check_best(config, stage, pictures)
     learning, optimizer, loader = accelerator.prepare(stage, optimizer, pictures.teaching)
     steps_an_epoch = len(loader)
     schedule = _make_schedule(config, lr, optimizer.optimizer, steps_an_epoch)
@@ -794,12 +793,15 @@ def _take_best(config, head):
         ranks.wait()
         head.load_state_dict(load_file(config.out/"best.safetensors"))
 
-def _check_best(config, stage, pictures):
+def _check_best(config, stage, held_out, masks):
     if config.best:
         with _at_rest(stage, stage.head):
-            names = _measure(stage, [pictures.few])
+            names = _measure(stage, [_few(TrainSet(held_out, config.plain(), masks))])
         if config.best not in names:
             raise ValueError(f"best must be one of {', '.join(names)}, got {config.best!r}")
+
+def _few(data):
+    return default_collate([data[0, i] for i in range(min(6, len(data)))])
 
 def _seed_of_step(seed, step):
     return int(np.random.default_rng((seed, step)).integers(2**31))
@@ -895,7 +897,7 @@ def _see(config, stage, dataset, held_out, masks, progress, check): # _Pictures
     if held_out:
         measured = _loader_of_all(plain, views(plain, few, "held_out"), ranks.count())
     teaching = _loader(config, views(config, TrainSet(dataset, config, masks), ""))
-    return _Pictures(teaching, measured, default_collate([few[0, i] for i in range(min(6, len(few)))]))
+    return _Pictures(teaching, measured, _few(few))
 
 def _check_number(config, dataset):
     if not len(dataset):
@@ -939,6 +941,7 @@ def train(
     backbone.grid(config.crop, config.crop)
     torch.manual_seed(config.seed)
     stage = config.stage(backbone, len(dataset.classes))
+    _check_best(config, stage, held_out, masks)
     with open_run(config, noted) if accelerator.is_main_process else nullcontext(lambda: None) as check:
         if accelerator.is_main_process:
             _tell_of_masks(masks, **noted)

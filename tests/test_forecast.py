@@ -122,6 +122,8 @@ def test_watched_training_is_a_real_one_and_leaves_what_was_said(whole, tmp_path
     assert bytes_of_features(tmp_path/"features", 2, 24) == arrays + about
     assert abs(arrays + about - said["GEG, features"]) < 200 # cache.json names folders
     assert abs(there(tmp_path/"run/model") - said["GEG, model"]) < 200
+    log = there(tmp_path/"run/events") + (tmp_path/"run/metrics.jsonl").stat().st_size
+    assert .9 < said["GEG, log"]/log < 1.1
 
 
 @pytest.mark.parametrize("line, told", [
