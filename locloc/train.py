@@ -139,7 +139,7 @@ class TrainConfig(Settings):
         return replace(self, resize=self.crop, cached_views=min(self.cached_views, 1))
 
     def make_optimizer(self, head, lr, **options):
-        from timm.optim import create_optimizer_v2  # a second, which `--help` does without
+        from timm.optim import create_optimizer_v2
         return create_optimizer_v2(
             head, opt=self.optimizer, lr=lr, weight_decay=self.weight_decay, **options,
             **{"fused": True} if self.fused else {})
@@ -158,6 +158,7 @@ class TrainConfig(Settings):
     def load_model(folder): # what `finished` of its stage gave, from where it was saved
         return LocLoc.load(folder)
 
+# %% ../nbs/24_train.ipynb #e807bf61
 _USUAL = "adam", "adamw", "sgd"
 
 def _check_trackers(names):
@@ -168,6 +169,7 @@ def _check_trackers(names):
             raise ValueError(f"tracker {name!r} is not installed (`pip install {name}`); Accelerate knows {known}"
                              if name in LoggerType.list() else f"trackers are {known}; got {name!r}")
 
+# %% ../nbs/24_train.ipynb #beda16a2
 STAGES = {} # what follows `locloc train` -> its TrainConfig
 
 def register_stage(
@@ -583,7 +585,7 @@ def load_checkpoint(run, head, optimizer, mean=None, scaler=None) -> int: # the 
         scaler.load_state_dict(files.read_json(newest/"scaler.json"))
     return int(newest.name.removeprefix("step_"))
 
-# %% ../nbs/24_train.ipynb #2c096c09
+# %% ../nbs/24_train.ipynb #cfa3393b
 def _keep_best(config, step, head, figures):
     file, value, before = config.out/"best.safetensors", figures[config.best], math.nan
     if file.exists():
@@ -682,7 +684,7 @@ def _share_batch_norm(head, device):
             part.__class__ = _SharedBatchNorm
     return head
 
-# %% ../nbs/24_train.ipynb #0d226724
+# %% ../nbs/24_train.ipynb #d45974c8
 @dataclass(frozen=True)
 class _Pictures:
     "What a training sees"

@@ -54,7 +54,7 @@ def work(folder, masks):
     train(replace(geg, **few_steps), progress=False)
     lfdm = replace(LFDMConfig.of("tiny"), **small, out=folder/"lfdm", layout="released_code", cached_views=0,
                    mixup=.4, cutmix=1.)
-    train(replace(lfdm, epochs=3), progress=False)
+    train(replace(lfdm, epochs=2), progress=False)
     methods = "ppd:lowlevel", "locloc-tiny"
     scenes = [load_dataset("scenes", split).subset(10) for split in ("test", "train")]
     report = evaluate(scenes[0], methods, ("wsoleval", "locloc"), scenes[1], workers=1, batch_size=3, pictures=3,
@@ -66,7 +66,6 @@ def work(folder, masks):
         (folder/"chosen.txt").write_text(repr(rows))
     few = dict(data="scenes", count=4, epochs=2, workers=1)
     Compare(**few, methods=("cam", "grabcut:lowlevel"), masks=masks, out=folder/"compare").run()
-    Table5(**few, seeds=(0,), masks=masks, out=folder/"table5").run()
     Fig5(**few, delta1=(.6,), attention="lowlevel", out=folder/"fig5").run()
 
 
@@ -111,7 +110,7 @@ def test_two_ranks_learn_what_one_learns(both, stage):
     one, two = (folder/stage for folder in both)
     assert apart(one, two) < 1e-5
     assert figures(one) == figures(two)
-    assert len(figures(one)) == {"geg": 6, "lfdm": 9}[stage]
+    assert len(figures(one)) == 6
     assert ["held_out_loss" in line for line in figures(one)[:3]] == [False, False, True]
 
 
@@ -132,12 +131,13 @@ def test_two_ranks_choose_what_one_chooses(both):
 
 
 def read_table(file):
-    "Its lines, without the command and, where they are the last column, milliseconds"
+    "Its cells, line by line, without the command and, where they are the last column, milliseconds"
     lines = file.read_text(encoding="utf-8").splitlines()
-    return [re.sub(r"\| +[\d.]+ \|$", "", line) for line in lines if not line.startswith("| command")]
+    rows = [[cell.strip("- ") for cell in line.strip("|").split("|")] for line in lines]
+    return [row[:-1] if re.fullmatch(r"[\d.]+", row[-1]) else row for row in rows if row[0] != "command"]
 
 
-@pytest.mark.parametrize("experiment", ["compare", "table5", "fig5"])
+@pytest.mark.parametrize("experiment", ["compare", "fig5"])
 def test_two_ranks_write_the_table_that_one_writes(both, experiment):
     one, two = (read_table(folder/experiment/"table.md") for folder in both)
     assert one == two and len(one) > 5
