@@ -52,11 +52,11 @@ def ranks_of(process):
 
 def kill(process, kind, moment, draw):
     "-> how it ended, and the seconds that this took; None: it had ended before"
-    deadline = time.monotonic() + moment
-    while time.monotonic() < deadline and process.poll() is None:
+    deadline, ranks = time.monotonic() + moment, {}
+    while process.poll() is None and (time.monotonic() < deadline or len(ranks) < 2):
         time.sleep(.01)
-    ranks = ranks_of(process) if process.poll() is None else {}
-    if not ranks:
+        ranks = ranks_of(process) if process.poll() is None else {}
+    if process.poll() is not None:
         return None
     target = process if kind == "SIGTERM, all" else ranks[draw.choice(sorted(ranks))]
     began = time.monotonic()
@@ -95,7 +95,9 @@ def main():
             ended = kill(start(2, folder/"masks", run), kind, moment, draw)
             status, left, seconds, told = ended or ("too late", 0, 0, "-")
             there = state_of(run)
-            subprocess.run(command(ranks, folder/"masks", run), env=ENVIRONMENT, check=True, capture_output=True)
+            again = subprocess.run(command(ranks, folder/"masks", run), env=ENVIRONMENT, capture_output=True, text=True)
+            if again.returncode:
+                raise SystemExit(f"{kind} after {moment:.1f} s: {there}; {ranks} went on and failed:\n{again.stderr}")
             difference = (weights(run) - whole).norm()/whole.norm()
             print(f"| {kind} | {moment:.1f} | {status} | {left} | {seconds:.1f} | {told} | {there} | {ranks} | "
                   f"{difference:.1e} |", flush=True)
