@@ -50,8 +50,8 @@ def same_weights(a, b): return a.keys() == b.keys() and all(torch.equal(a[name],
 
 
 @pytest.mark.parametrize("stage, more", [
-    ("geg", "--unet-dim 8 --width 8 --epochs 8 --cached-views 0 --held-out .2 --best mse --ema .9".split()),
-    ("lfdm", "--epochs 8 --held-out .2".split()),
+    ("geg", "--unet-dim 8 --width 8 --epochs 6 --cached-views 0 --held-out .2 --best mse --ema .9".split()),
+    ("lfdm", "--epochs 6 --held-out .2".split()),
 ])
 def test_killed_run_ends_with_the_same_weights(masks, tmp_path, stage, more):
     whole, killed = tmp_path/"whole", tmp_path/"killed"
