@@ -96,11 +96,8 @@ class PeerConfig(TrainConfig):
     title = ""        # what the method's authors call it
     needs_masks = False # does it learn from pseudo masks?
 
-    def validate(self):
-        super().validate()
-        if self.cached_views and self.head.augment is not Head.augment:
-            raise ValueError(f"{self.method} changes pictures anew in every step, which features that are cached can't "
-                f"follow: --cached-views must be 0, got {self.cached_views}")
+    @property
+    def new_each_step(self): return self.head.augment is not Head.augment
 
     @property
     def options(self):
@@ -136,7 +133,7 @@ class PeerStage(TrainStage):
     def forward(self, batch):
         if "features" in batch:
             return self.head.loss(batch["features"].float(), batch)
-        if not self.head.training or type(self.head).augment is Head.augment:
+        if not (self.head.training and self.config.new_each_step):
             return self.head.loss(self.features(batch["picture"]), batch)
         batch = self.on_whole_batch(self._augment, batch)
         return self.head.loss(self.backbone(batch["images"]), batch)

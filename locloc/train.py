@@ -118,6 +118,9 @@ class TrainConfig(Settings):
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         if self.best and not self.held_out:
             raise ValueError(f"best {self.best!r} needs pictures that are held out: --held-out .1, say")
+        if self.new_each_step and self.cached_views:
+            raise ValueError("pictures that are changed anew in every step can't be followed by features that are "
+                f"cached: --cached-views must be 0, got {self.cached_views}")
         _check_trackers(self.trackers)
         if self.optimizer not in _USUAL or self.fused:
             try:
@@ -145,6 +148,7 @@ class TrainConfig(Settings):
             **{"fused": True} if self.fused else {})
 
     network = "vit" # kind of its backbone
+    new_each_step = False # does the head change the pictures of a batch at random?
 
     @property
     def needs_masks(self): # does it learn from pseudo masks?
@@ -222,13 +226,9 @@ class LFDMConfig(TrainConfig):
         if self.layer_decay is not None and not 0 < self.layer_decay < math.inf:
             raise ValueError(f"layer_decay must be more than 0, got {self.layer_decay}")
         check_min(self, mixup=0, cutmix=0)
-        if self.mixed and self.cached_views:
-            raise ValueError("mixup and cutmix change pictures anew in every step, which features that are cached "
-                f"can't follow: --cached-views must be 0, got {self.cached_views}")
 
     @property
-    def mixed(self): # are pictures mixed?
-        return self.mixup > 0 or self.cutmix > 0
+    def new_each_step(self): return self.mixup > 0 or self.cutmix > 0
 
     def transform(self):
         return TrainTransform(self.resize, self.crop, randaugment=self.randaugment, color_jitter=self.color_jitter)
@@ -390,7 +390,8 @@ class LFDMStage(TrainStage):
         kind = LFDM if config.head == "cnn" else LinearHead
         super().__init__(backbone, kind.from_backbone(backbone, num_classes, layout=config.layout))
         self.geg = [_given_geg(config, backbone)] # in a list: it is no part that trains
-        self.mixup = config.mixed and Mixup(config.mixup, config.cutmix, label_smoothing=0., num_classes=num_classes)
+        self.mixup = config.new_each_step and Mixup(
+            config.mixup, config.cutmix, label_smoothing=0., num_classes=num_classes)
 
     def features(self, pictures): return self.backbone.embed(self.backbone.normalize(pictures))
 
@@ -911,7 +912,7 @@ def _check_number(config, dataset):
     if batch % parts:
         raise ValueError(f"a batch of {batch} pictures can't be parted evenly between {ranks.count()} ranks, "
             f"{config.accumulate} times each: take --batch {max(batch//parts, 1)*parts}, or other numbers of them")
-    if isinstance(config, LFDMConfig) and config.mixed and batch//config.accumulate % 2:
+    if isinstance(config, LFDMConfig) and config.new_each_step and batch//config.accumulate % 2:
         raise ValueError("mixup and cutmix pair the pictures of a batch, whose number must be even, "
             f"got {batch//config.accumulate}")
 
